@@ -1,0 +1,450 @@
+"""Every exception a caller can meet.
+
+    ScoringError
+    ├── JobError                  the job file or Job is not usable        (exit code 2)
+    │   ├── JobFileInvalid
+    │   ├── JobNotFound
+    │   └── TemplateUnfilled
+    ├── InputError                the input is not what was promised
+    │   ├── NoInputFiles
+    │   ├── InputUnreadable
+    │   ├── InputChanged
+    │   └── InputColumnsMissing
+    ├── ModelError                the model cannot be used
+    │   ├── RegistryUnreachable
+    │   ├── ModelNotFound
+    │   ├── SignatureMissing
+    │   ├── ModelUnsupported
+    │   ├── ModelDigestMismatch
+    │   └── ModelFailed
+    ├── OutputError               the output cannot be written
+    │   ├── OutputOccupied
+    │   └── RowBalanceBroken
+    ├── RunError                  the run is not in a state for this
+    │   ├── RunNotFound
+    │   ├── RunNotInState
+    │   ├── RunFailed
+    │   ├── ErrorBudgetExceeded
+    │   └── DriftTooSevere
+    ├── ServiceError              something we depend on did not answer
+    │   ├── BrokerUnreachable
+    │   ├── BrokerNotConfigured
+    │   ├── LedgerUnreachable
+    │   ├── LedgerOutdated
+    │   └── ServiceDied
+    └── LeaseLost                 another attempt took the chunk over
+
+Invariant: every constructor argument is passed positionally to ``Exception.__init__`` and the
+text is built in ``__str__``; only that shape survives pickle and Celery's JSON backend alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ScoringError(Exception):
+    """The base of every error that Nightscore raises on purpose."""
+
+
+class JobError(ScoringError):
+    """The job is not usable as written."""
+
+
+class JobFileInvalid(JobError):
+    """A job file has faults; each names the key, what was found and what would be accepted."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        super().__init__(source, faults)
+        self.source, self.faults = source, tuple(faults)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{self.source}: {fault}" for fault in self.faults)
+
+
+class JobNotFound(JobError):
+    """No job file of that name or path."""
+
+    def __init__(self, job: str, looked_in: str, known: Sequence[str]) -> None:
+        super().__init__(job, looked_in, known)
+        self.job, self.looked_in, self.known = job, looked_in, tuple(known)
+
+    def __str__(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return (
+            f"no job {self.job!r}: it is neither a TOML file nor the name of one in "
+            f"{self.looked_in} (jobs there: {known}). Give a path that ends in .toml, "
+            "or set SCORING_JOBS to the folder of your job files."
+        )
+
+
+class TemplateUnfilled(JobError):
+    """A path holds a placeholder for which this run has no value."""
+
+    def __init__(self, key: str, template: str, placeholder: str) -> None:
+        super().__init__(key, template, placeholder)
+        self.key, self.template, self.placeholder = key, template, placeholder
+
+    def __str__(self) -> str:
+        hint = "give a logical date with --date" if self.placeholder == "date" else (
+            "only a scheduled run or one with --date has a slot"
+        )
+        return (
+            f"{self.key} = {self.template!r} needs {{{self.placeholder}}}, "
+            f"which this run does not have: {hint}. Nothing was started."
+        )
+
+
+class InputError(ScoringError):
+    """The input is not what the run was promised."""
+
+
+class NoInputFiles(InputError):
+    """The input path matches no Parquet file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"no Parquet files at {self.path}. Nothing was scored and the earlier output, if any, "
+            "stands. Check [input] path and the date, or wait until the data has landed; "
+            "a folder is searched for *.parquet, hidden files (. and _) left out."
+        )
+
+
+class InputUnreadable(InputError):
+    """An input file is there but cannot be read as Parquet."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"input file {self.path} cannot be read as Parquet: {self.reason}. "
+            "Nothing is published, the earlier output stands. Write the file again and "
+            "start a new run."
+        )
+
+
+class InputChanged(InputError):
+    """An input file is no longer the one the run was planned from."""
+
+    def __init__(self, path: str, planned: str, found: str) -> None:
+        super().__init__(path, planned, found)
+        self.path, self.planned, self.found = path, planned, found
+
+    def __str__(self) -> str:
+        return (
+            f"input file {self.path} changed after the run was planned: planned {self.planned}, "
+            f"found {self.found}. Nothing is published, the earlier output stands. "
+            "Let the writer finish, then start a new run."
+        )
+
+
+class InputColumnsMissing(InputError):
+    """The input lacks columns that the model or the job names."""
+
+    def __init__(self, path: str, missing: Sequence[str], present: Sequence[str]) -> None:
+        super().__init__(path, missing, present)
+        self.path, self.missing, self.present = path, tuple(missing), tuple(present)
+
+    def __str__(self) -> str:
+        return (
+            f"input file {self.path} lacks {', '.join(self.missing)}; it has "
+            f"{', '.join(self.present)}. Nothing was scored. The model's signature, key and "
+            "passthrough name the columns that must be there."
+        )
+
+
+class ModelError(ScoringError):
+    """The model cannot be used."""
+
+
+class RegistryUnreachable(ModelError):
+    """The MLflow registry did not answer."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(uri, reason)
+        self.uri, self.reason = uri, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the MLflow registry at {self.uri} did not answer: {self.reason}. "
+            "Nothing was started. Check MLFLOW_TRACKING_URI, then start the run again."
+        )
+
+
+class ModelNotFound(ModelError):
+    """The registry has no such model, alias, stage or version."""
+
+    def __init__(self, model: str, uri: str, reason: str) -> None:
+        super().__init__(model, uri, reason)
+        self.model, self.uri, self.reason = model, uri, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} is not in the registry at {self.uri}: {self.reason}. Nothing was "
+            "started. Register the model, or give it the alias: "
+            "MlflowClient().set_registered_model_alias(name, 'production', version)."
+        )
+
+
+class SignatureMissing(ModelError):
+    """The model was logged without a signature, so its inputs cannot be checked."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} has no signature, so no row could be checked against it; nothing was "
+            "started. Add one and register again:\n"
+            "    from mlflow.models import infer_signature\n"
+            "    signature = infer_signature(X, model.predict(X))\n"
+            "    mlflow.<flavor>.log_model(model, name='model', signature=signature,\n"
+            "                              registered_model_name='...')\n"
+            "or, for a model already logged: "
+            "mlflow.models.set_signature(model_uri, signature)."
+        )
+
+
+class ModelUnsupported(ModelError):
+    """The model, or a type in its signature, is of a kind that cannot be scored."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model, self.reason = model, reason
+
+    def __str__(self) -> str:
+        return f"{self.model} cannot be scored: {self.reason}. Nothing is published."
+
+
+class ModelDigestMismatch(ModelError):
+    """The registry now serves other bytes than those the run was pinned to."""
+
+    def __init__(self, model: str, pinned: str, found: str) -> None:
+        super().__init__(model, pinned, found)
+        self.model, self.pinned, self.found = model, pinned, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} was pinned with digest {self.pinned[:12]} but its files now have "
+            f"{self.found[:12]}: somebody changed a registered version in place. Nothing is "
+            "published. Register the change as a new version and start a new run."
+        )
+
+
+class ModelFailed(ModelError):
+    """The model raised, or returned something that does not fit its input."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model, self.reason = model, reason
+
+    def __str__(self) -> str:
+        return f"{self.model} failed while scoring: {self.reason}"
+
+
+class OutputError(ScoringError):
+    """The output cannot be written or published."""
+
+
+class OutputOccupied(OutputError):
+    """The output path holds something that Nightscore did not write."""
+
+    def __init__(self, path: str, found: str) -> None:
+        super().__init__(path, found)
+        self.path, self.found = path, found
+
+    def __str__(self) -> str:
+        return (
+            f"output path {self.path} holds {self.found}, which Nightscore did not write, so it "
+            "was left alone. Publishing replaces a whole folder: name one of its own in "
+            "[output] path, or move those files away."
+        )
+
+
+class RowBalanceBroken(OutputError):
+    """Rows in and rows out do not add up; never published."""
+
+    def __init__(self, run: str, rows_in: int, rows_scored: int, rows_quarantined: int) -> None:
+        super().__init__(run, rows_in, rows_scored, rows_quarantined)
+        self.run, self.rows_in = run, rows_in
+        self.rows_scored, self.rows_quarantined = rows_scored, rows_quarantined
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run}: {self.rows_in} rows in, but {self.rows_scored} scored and "
+            f"{self.rows_quarantined} quarantined. Nothing is published, the earlier output "
+            "stands. This is a fault in Nightscore or a damaged disk: keep the run's folder "
+            "and report it."
+        )
+
+
+class RunError(ScoringError):
+    """The run is not in a state for what was asked."""
+
+
+class RunNotFound(RunError):
+    """The ledger has no such run."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.run = run
+
+    def __str__(self) -> str:
+        return f"no run {self.run!r} in the ledger. `scoring runs` lists the latest ones."
+
+
+class RunNotInState(RunError):
+    """The run exists, but what was asked does not apply to its state."""
+
+    def __init__(self, run: str, state: str, wanted: str) -> None:
+        super().__init__(run, state, wanted)
+        self.run, self.state, self.wanted = run, state, wanted
+
+    def __str__(self) -> str:
+        return f"run {self.run} is {self.state}; this needs a run that is {self.wanted}."
+
+
+class RunFailed(RunError):
+    """The run ended without publishing."""
+
+    def __init__(self, run: str, state: str, reason: str) -> None:
+        super().__init__(run, state, reason)
+        self.run, self.state, self.reason = run, state, reason
+
+    def __str__(self) -> str:
+        return f"run {self.run} is {self.state}: {self.reason}"
+
+
+class ErrorBudgetExceeded(RunError):
+    """More rows were quarantined than the job allows."""
+
+    def __init__(self, quarantined: int, rows: int, budget: float, where: str, why: str) -> None:
+        super().__init__(quarantined, rows, budget, where, why)
+        self.quarantined, self.rows, self.budget = quarantined, rows, budget
+        self.where, self.why = where, why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.quarantined} of {self.rows} rows could not be scored "
+            f"({self.quarantined / max(self.rows, 1):.2%}; [execution] error_budget allows "
+            f"{self.budget:.2%}). Most common reason: {self.why}. Nothing is published, the "
+            f"earlier output stands. The rows, each with its reason, are in {self.where}."
+        )
+
+
+class DriftTooSevere(RunError):
+    """The job says that drift of this severity fails the run."""
+
+    def __init__(self, severity: str, column: str, psi: float, report: str) -> None:
+        super().__init__(severity, column, psi, report)
+        self.severity, self.column, self.psi, self.report = severity, column, psi, report
+
+    def __str__(self) -> str:
+        return (
+            f"drift is {self.severity} (largest in {self.column}, PSI {self.psi:.3f}) and the job "
+            f"says fail. Nothing is published, the earlier output stands. See {self.report}."
+        )
+
+
+class ServiceError(ScoringError):
+    """Something that Nightscore depends on did not answer."""
+
+
+class BrokerUnreachable(ServiceError):
+    """The broker did not answer; a run that was already recorded is safe."""
+
+    def __init__(self, url: str, reason: str, run: str | None = None) -> None:
+        super().__init__(url, reason, run)
+        self.url, self.reason, self.run = url, reason, run
+
+    def __str__(self) -> str:
+        safe = (
+            f"Run {self.run} is recorded in the ledger and the sweep will start it when the "
+            "broker is back; do not submit it again."
+            if self.run
+            else "Nothing was started."
+        )
+        return (
+            f"the broker at {self.url} did not answer: {self.reason}. {safe} "
+            "Check SCORING_BROKER_URL and that Redis or Valkey is up."
+        )
+
+
+class BrokerNotConfigured(ServiceError):
+    """No broker is configured and no embedded stack is running."""
+
+    def __init__(self, home: str) -> None:
+        super().__init__(home)
+        self.home = home
+
+    def __str__(self) -> str:
+        return (
+            f"no broker: SCORING_BROKER_URL is not set and no embedded stack runs in {self.home}. "
+            "Nothing was started. Run `scoring up` in another terminal, or use `scoring run`, "
+            "which brings its own."
+        )
+
+
+class LedgerUnreachable(ServiceError):
+    """The ledger's database did not answer."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url, self.reason = url, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the ledger at {self.url} did not answer: {self.reason}. Nothing was changed; "
+            "published output is not touched. Check SCORING_DATABASE_URL and the database."
+        )
+
+
+class LedgerOutdated(ServiceError):
+    """The database has an older or newer set of tables than this version needs."""
+
+    def __init__(self, url: str, found: str, needed: str) -> None:
+        super().__init__(url, found, needed)
+        self.url, self.found, self.needed = url, found, needed
+
+    def __str__(self) -> str:
+        return (
+            f"the ledger at {self.url} is at revision {self.found}, this version needs "
+            f"{self.needed}. Nothing was changed. Run `scoring db upgrade`."
+        )
+
+
+class ServiceDied(ServiceError):
+    """An embedded service did not start, or keeps dying."""
+
+    def __init__(self, service: str, reason: str, log: str) -> None:
+        super().__init__(service, reason, log)
+        self.service, self.reason, self.log = service, reason, log
+
+    def __str__(self) -> str:
+        return (
+            f"the embedded {self.service} {self.reason}. Runs in the ledger are safe and go on "
+            f"when it is back. Its log: {self.log}"
+        )
+
+
+class LeaseLost(ScoringError):
+    """A worker tried to renew or commit a chunk that another has since taken over."""
+
+    def __init__(self, chunk: str, mine: int, current: int | None) -> None:
+        super().__init__(chunk, mine, current)
+        self.chunk, self.mine, self.current = chunk, mine, current
+
+    def __str__(self) -> str:
+        to = f"to attempt {self.current}" if self.current != self.mine else "because the run ended"
+        return (
+            f"chunk {self.chunk}: attempt {self.mine} lost its lease {to}. "
+            "Its output was dropped, so no row is lost or doubled. "
+            "If this repeats, plan smaller chunks or raise SCORING_LEASE_SECONDS."
+        )

@@ -1,0 +1,76 @@
+"""The environment, read once, as one frozen value.
+
+Invariant: nothing below the composition roots (commands, tasks, api) reads an environment
+variable; a ``Settings`` comes in from above. Paths are absolute, so that every process that is
+handed the same settings means the same place.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What the installation looks like. Every field is ``SCORING_<NAME>`` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="SCORING_", frozen=True, extra="ignore")
+
+    home: Path = Path(".scoring")
+    """Embedded state: ledger, registry, model cache, logs."""
+    database_url: str = ""
+    """SQLAlchemy URL of the ledger; empty: SQLite in the home."""
+    broker_url: str = ""
+    """Redis or Valkey; empty: the embedded one of ``scoring up`` or ``scoring run``."""
+    cache_url: str = ""
+    """Redis or Valkey for shared caches; empty: the broker's."""
+    jobs: Path = Path("jobs")
+    """Folder of job files; a job is found there by its name."""
+    data_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Places that jobs may read and write; empty: anywhere on this machine."""
+    artifacts: Path = Path()
+    """Reports, quarantine and plans of every run; default: ``artifacts`` in the home."""
+    tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
+    """MLflow tracking and registry; empty: SQLite in the home."""
+    log: Literal["console", "json"] = "console"
+    """How log lines are written."""
+    lease_seconds: float = Field(default=60.0, gt=0)
+    """How long a worker may be silent before its chunk is given to another."""
+    sweep_seconds: float = Field(default=30.0, gt=0)
+    """How often beat looks for what was lost."""
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Worker children on this machine; each scores with ``cores / workers`` threads."""
+
+    @field_validator("data_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: dict[str, object]) -> dict[str, object]:
+        home = Path(str(values.get("home") or ".scoring")).absolute()
+        filled = dict(values, home=home)
+        filled["jobs"] = Path(str(values.get("jobs") or "jobs")).absolute()
+        filled["artifacts"] = Path(str(values.get("artifacts") or home / "artifacts")).absolute()
+        filled["database_url"] = values.get("database_url") or f"sqlite:///{home}/ledger.db"
+        uri = values.get("MLFLOW_TRACKING_URI") or values.get("tracking_uri")
+        filled.pop("tracking_uri", None)
+        filled["MLFLOW_TRACKING_URI"] = uri or f"sqlite:///{home}/mlflow.db"
+        return filled
+
+    @property
+    def model_cache(self) -> Path:
+        """Where model files are kept, once per machine."""
+        return self.home / "models"
+
+    @property
+    def logs(self) -> Path:
+        """Where the embedded services write their logs."""
+        return self.home / "logs"
