@@ -4,17 +4,23 @@
     ├── JobError                  the job file or Job is not usable        (exit code 2)
     │   ├── JobFileInvalid
     │   ├── JobNotFound
-    │   └── TemplateUnfilled
+    │   ├── TemplateUnfilled
+    │   ├── PathOutsideRoots
+    │   ├── StoreUnsupported
+    │   └── ReferenceUnreadable
     ├── InputError                the input is not what was promised
     │   ├── NoInputFiles
     │   ├── InputUnreadable
     │   ├── InputChanged
-    │   └── InputColumnsMissing
+    │   ├── InputColumnsMissing
+    │   └── InputTypeMismatch
     ├── ModelError                the model cannot be used
     │   ├── RegistryUnreachable
     │   ├── ModelNotFound
     │   ├── SignatureMissing
     │   ├── ModelUnsupported
+    │   ├── VariantUnavailable
+    │   ├── DeviceUnavailable
     │   ├── ModelDigestMismatch
     │   └── ModelFailed
     ├── OutputError               the output cannot be written
@@ -86,12 +92,58 @@ class TemplateUnfilled(JobError):
         self.key, self.template, self.placeholder = key, template, placeholder
 
     def __str__(self) -> str:
-        hint = "give a logical date with --date" if self.placeholder == "date" else (
-            "only a scheduled run or one with --date has a slot"
+        hint = (
+            "give a logical date with --date"
+            if self.placeholder == "date"
+            else ("only a scheduled run or one with --date has a slot")
         )
         return (
             f"{self.key} = {self.template!r} needs {{{self.placeholder}}}, "
             f"which this run does not have: {hint}. Nothing was started."
+        )
+
+
+class PathOutsideRoots(JobError):
+    """A path of the job leaves the places that jobs may read and write."""
+
+    def __init__(self, key: str, path: str, roots: Sequence[str]) -> None:
+        super().__init__(key, path, roots)
+        self.key, self.path, self.roots = key, path, tuple(roots)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} is {self.path}, outside the places that jobs may read and write "
+            f"({', '.join(self.roots)}). Nothing was started. Use a path below one of them, or "
+            "let the operator add the place to SCORING_DATA_ROOTS."
+        )
+
+
+class StoreUnsupported(JobError):
+    """A path names an object store that this version cannot read or write."""
+
+    def __init__(self, key: str, path: str) -> None:
+        super().__init__(key, path)
+        self.key, self.path = key, path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} is {self.path}: this version reads and writes local and mounted paths "
+            "only. Nothing was started. Mount the store, or copy the data to a local path."
+        )
+
+
+class ReferenceUnreadable(JobError):
+    """The reference profile that the job names cannot be used."""
+
+    def __init__(self, reference: str, reason: str) -> None:
+        super().__init__(reference, reason)
+        self.reference, self.reason = reference, reason
+
+    def __str__(self) -> str:
+        return (
+            f"[drift] reference {self.reference!r} cannot be used: {self.reason}. Nothing was "
+            "started. Give the path of a profile.json (every run leaves one among its artifacts), "
+            '"previous", or "model", whose profile `scoring models profile` makes.'
         )
 
 
@@ -159,6 +211,21 @@ class InputColumnsMissing(InputError):
         )
 
 
+class InputTypeMismatch(InputError):
+    """A column of the input has a type that the model's signature does not accept."""
+
+    def __init__(self, path: str, column: str, found: str, wanted: str) -> None:
+        super().__init__(path, column, found, wanted)
+        self.path, self.column, self.found, self.wanted = path, column, found, wanted
+
+    def __str__(self) -> str:
+        return (
+            f"input file {self.path}: column {self.column} is {self.found}, the model's signature "
+            f"wants {self.wanted}. Nothing was scored. Write the column as {self.wanted}, or log "
+            "the model with a signature that fits the data."
+        )
+
+
 class ModelError(ScoringError):
     """The model cannot be used."""
 
@@ -221,6 +288,35 @@ class ModelUnsupported(ModelError):
 
     def __str__(self) -> str:
         return f"{self.model} cannot be scored: {self.reason}. Nothing is published."
+
+
+class VariantUnavailable(ModelError):
+    """The job asks for a variant that does not exist for this model."""
+
+    def __init__(self, model: str, variant: str, available: Sequence[str]) -> None:
+        super().__init__(model, variant, available)
+        self.model, self.variant, self.available = model, variant, tuple(available)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} has no variant {self.variant}; it has {', '.join(self.available)}. "
+            'Nothing was started. Set [precision] variant = "auto" or one of these.'
+        )
+
+
+class DeviceUnavailable(ModelError):
+    """The job asks for a device that this worker cannot use; never a silent slow path."""
+
+    def __init__(self, device: str, found: str) -> None:
+        super().__init__(device, found)
+        self.device, self.found = device, found
+
+    def __str__(self) -> str:
+        return (
+            f"the job asks for device {self.device}, but this worker got {self.found}. Nothing was "
+            "scored here. Run a worker with that device on the job's queue (`scoring doctor` says "
+            'what is missing), or set [execution] device = "auto".'
+        )
 
 
 class ModelDigestMismatch(ModelError):

@@ -1,0 +1,1 @@
+"""Data: read the input, check it, write parts, publish them as one."""

@@ -1,0 +1,59 @@
+"""The ledger: the SQL tables of runs, chunks and slots, the only source of truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scoring.ledger.chunks import Chunks
+from scoring.ledger.database import Database
+from scoring.ledger.records import (
+    ENDED,
+    ChunkRecord,
+    Claim,
+    Committed,
+    InputRecord,
+    NewRun,
+    RunRecord,
+)
+from scoring.ledger.runs import Created, Finishing, Runs
+from scoring.ledger.slots import Slots
+from scoring.ledger.sweep import Lease, Lost, Sweep
+
+__all__ = [
+    "ENDED",
+    "ChunkRecord",
+    "Claim",
+    "Committed",
+    "Created",
+    "Database",
+    "Finishing",
+    "InputRecord",
+    "Lease",
+    "Ledger",
+    "Lost",
+    "NewRun",
+    "RunRecord",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The ledger's parts over one database."""
+
+    database: Database
+    runs: Runs
+    chunks: Chunks
+    slots: Slots
+    sweep: Sweep
+
+    @classmethod
+    def open(cls, url: str, lease_seconds: float) -> Ledger:
+        """A ledger over ``url``; connects at the first use, not here."""
+        database = Database(url)
+        return cls(
+            database=database,
+            runs=Runs(database, lease_seconds),
+            chunks=Chunks(database, lease_seconds),
+            slots=Slots(database),
+            sweep=Sweep(database),
+        )

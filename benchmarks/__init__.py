@@ -1,0 +1,1 @@
+"""Programs that measure Nightscore against what a careful person would write by hand."""

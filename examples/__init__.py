@@ -1,0 +1,1 @@
+"""Small real jobs that the README and the tests run."""

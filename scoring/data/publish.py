@@ -1,0 +1,195 @@
+"""Publishing: a run's parts become its output by one rename.
+
+A finisher assembles a folder of its own (``ready-<attempt>``) from the staged parts with the
+manifest and ``_SUCCESS`` in it, and swaps it with the output folder in one step. Until then a
+reader sees the previous run, from then on this one. Every step can be repeated: assembling begins
+from nothing, and swapping in a second copy of the same run changes nothing that a reader sees.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from scoring.errors import OutputOccupied
+
+MANIFEST = "_manifest.json"
+SUCCESS = "_SUCCESS"
+STAGING = ".nightscore"
+"""Folder of everything that is not published yet; hidden from readers."""
+
+LOCK_SECONDS = 30
+"""How long a finisher waits for another one to swap a folder beside its own."""
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+def staging_folder(template: str, output: Path, run_id: str) -> Path:
+    """Where a run's parts wait: on the output's filesystem, outside any folder a reader scans.
+
+    ``template`` is the output path as the job gives it; its part before the first placeholder or
+    ``key=value`` is the table's root, and a reader may well scan all of that. So the staging
+    folder lies beside the root, or inside it, hidden, when the root is a filesystem of its own.
+    """
+    depth = len(output.parts)
+    for part in reversed(Path(template).parts):
+        if "{" not in part and "=" not in part:
+            break
+        depth -= 1
+    root = Path(*output.parts[:depth])
+    if depth == len(output.parts):
+        return output.parent / STAGING / run_id
+    beside = root.parent if _same_filesystem(root, root.parent) else root
+    return beside / STAGING / run_id
+
+
+def part_file(index: int) -> str:
+    """Published name of a part."""
+    return f"part-{index:05d}.parquet"
+
+
+def check_output(output: Path) -> None:
+    """Raise `OutputOccupied` if the output path holds anything that we did not write."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise OutputOccupied(str(output), "a file")
+    names = sorted(os.listdir(output))
+    if names and MANIFEST not in names:
+        raise OutputOccupied(str(output), f"{len(names)} files ({names[0]}, ...)")
+
+
+def published_run(output: Path) -> str | None:
+    """The id of the run whose parts the output folder holds."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return str(manifest["run_id"])
+
+
+def assemble(
+    staging: Path, attempt: int, parts: Sequence[str], manifest: Mapping[str, Any]
+) -> Path:
+    """A complete output folder in staging: parts in order, manifest, ``_SUCCESS``; durable."""
+    ready = staging / f"ready-{attempt}"
+    shutil.rmtree(ready, ignore_errors=True)
+    ready.mkdir(parents=True)
+    for index, part in enumerate(parts):
+        _link(staging / part, ready / part_file(index))
+    _write(ready / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    _write(ready / SUCCESS, "")
+    _sync(ready)
+    return ready
+
+
+def publish(ready: Path, output: Path, still_mine: Callable[[], bool]) -> bool:
+    """Swap the assembled folder into place. False if another finisher took the run over.
+
+    ``still_mine`` is asked while the output's lock is held, so a finisher that was frozen past
+    its lease cannot put an old run over a newer one.
+
+    Raises:
+        OutputOccupied: the output holds files of somebody else.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(output.parent):
+        if not still_mine():
+            return False
+        check_output(output)
+        if output.exists():
+            _exchange(ready, output)
+        else:
+            os.rename(ready, output)
+        _sync(output.parent)
+    return True
+
+
+def discard(staging: Path) -> None:
+    """Remove a run's staging folder, and the folder above when it is empty."""
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.parent.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST):
+            raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the only right to swap folders inside ``folder``; released by the kernel on death."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        for attempt in Retrying(
+            retry=retry_if_exception_type(BlockingIOError),
+            wait=wait_fixed(0.05),
+            stop=stop_after_delay(LOCK_SECONDS),
+            reraise=True,
+        ):
+            with attempt:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
+
+
+def _exchange(ready: Path, output: Path) -> None:
+    """Swap two folders atomically (Linux); elsewhere the output is absent for a moment."""
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is not None:
+        arguments = (AT_FDCWD, os.fsencode(ready), AT_FDCWD, os.fsencode(output), RENAME_EXCHANGE)
+        if swap(*arguments) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+            raise OSError(code, os.strerror(code), str(output))
+    aside = ready.with_name(f"{ready.name}-replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(output, aside)
+    os.rename(ready, output)
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _same_filesystem(one: Path, other: Path) -> bool:
+    return _existing(one).stat().st_dev == _existing(other).stat().st_dev and os.access(
+        _existing(other), os.W_OK
+    )
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,110 @@
+"""What one attempt at one chunk writes: the part and, if rows were refused, their quarantine.
+
+Files lie in the run's staging folder under names that hold the attempt, so that two attempts
+never write the same file; they become visible only when the run is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP_ROWS = 262_144
+ROW_GROUP_BYTES = 64 * 2**20
+"""A row group is written when it has this many rows or bytes, whichever comes first."""
+
+
+def part_name(index: int, attempt: int) -> str:
+    """Staged name of a part; no reader's ``*.parquet`` matches it."""
+    return f"part-{index:05d}.attempt-{attempt}"
+
+
+def profile_name(part: str) -> str:
+    """Staged name of the profile beside a part."""
+    return f"{part}.profile.json"
+
+
+def quarantine_name(part: str) -> str:
+    """Staged name of the quarantined rows beside a part."""
+    return f"{part}.quarantine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A closed part."""
+
+    rows: int
+    digest: str
+    """SHA-256 of its bytes."""
+
+
+class PartWriter:
+    """Writes one Parquet file in row groups of a good size; `close` makes it durable."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
+        self._path = path
+        self._metadata = {f"nightscore.{key}": value for key, value in metadata.items()}
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows; the first batch fixes the schema."""
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
+        self._waiting_bytes += batch.get_total_buffer_size()
+        if self._waiting_rows >= ROW_GROUP_ROWS or self._waiting_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> Written:
+        """Write what is left, sync it to disk, and say what was written."""
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Written(rows=self._rows, digest=digest)
+
+    def abandon(self) -> None:
+        """Drop the part; nothing of it stays."""
+        if self._writer is not None:
+            self._writer.close()
+        self._path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.Table.from_batches(self._waiting)
+        if self._writer is None:
+            self._writer = _writer(self._path, table.schema, self._metadata)
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        self._rows += table.num_rows
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+def _writer(path: Path, schema: pa.Schema, metadata: Mapping[str, str]) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        schema.with_metadata({**(schema.metadata or {}), **metadata}),
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=_worth_a_dictionary(schema),
+    )
+
+
+def _worth_a_dictionary(schema: pa.Schema) -> Sequence[str]:
+    """Text repeats; scores and numeric keys hardly do, and looking for it costs time."""
+    return [
+        field.name
+        for field in schema
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]

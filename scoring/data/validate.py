@@ -1,0 +1,162 @@
+"""The signature, row by row: what fits goes to the model, what does not is quarantined.
+
+A column whose type is right and that has no nulls costs nothing. Conversions that cannot lose a
+value are made (int to float, a whole float to int, any timestamp to UTC); float64 is rounded to
+float32 when the model takes that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """A column as the model's signature wants it."""
+
+    name: str
+    type: pa.DataType
+    """Of one element; of one list item when ``width`` is not 1."""
+    width: int = 1
+    """Values per row: 1 for a plain column, more or -1 (any) for a list column."""
+    allow_null: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Rows of one batch that break the signature in the same way."""
+
+    rows: npt.NDArray[np.int64]
+    """Their numbers in the batch."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """A batch, split into what can be scored and what cannot."""
+
+    kept: npt.NDArray[np.int64] | None
+    """Row numbers that can be scored; ``None``: all."""
+    features: pa.RecordBatch
+    """The model's columns of the kept rows, with the signature's types."""
+    rejected: tuple[Rejected, ...]
+
+
+def fits(found: pa.DataType, expected: Expected) -> bool:
+    """Whether values of that type can ever be what the signature wants."""
+    if expected.width != 1 or types.is_list(expected.type):
+        if not _is_list(found):
+            return False
+        item = expected.type.value_type if types.is_list(expected.type) else expected.type
+        return _converts(found.value_type, item)
+    return _converts(found, expected.type)
+
+
+def validate(batch: pa.RecordBatch, expected: Sequence[Expected]) -> Validated:
+    """Check and convert the expected columns of a batch."""
+    rejected: list[Rejected] = []
+    columns = []
+    for column in expected:
+        converted, refused = _convert(batch.column(column.name), column)
+        columns.append(converted)
+        rejected.extend(refused)
+    features = pa.RecordBatch.from_arrays(columns, names=[column.name for column in expected])
+    if not rejected:
+        return Validated(kept=None, features=features, rejected=())
+    good = np.ones(batch.num_rows, bool)
+    unique = []
+    for refusal in rejected:  # a row is quarantined once, for the first reason found
+        first = refusal.rows[good[refusal.rows]]
+        good[first] = False
+        if len(first):
+            unique.append(Rejected(rows=first, reason=refusal.reason))
+    kept = np.flatnonzero(good)
+    return Validated(kept=kept, features=features.take(pa.array(kept)), rejected=tuple(unique))
+
+
+def _convert(column: pa.Array, expected: Expected) -> tuple[pa.Array, list[Rejected]]:
+    refused: list[Rejected] = []
+    if column.null_count and not expected.allow_null:
+        refused.append(
+            Rejected(rows=_where(pc.is_null(column)), reason=f"null in column {expected.name}")
+        )
+    if expected.width != 1:
+        refused += _wrong_width(column, expected)
+        return column, refused
+    if types.is_list(expected.type):
+        return column.cast(expected.type), refused
+    converted, unfit = _cast(column, expected)
+    return converted, refused + unfit
+
+
+def _cast(column: pa.Array, expected: Expected) -> tuple[pa.Array, list[Rejected]]:
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.type.equals(expected.type):
+        return column, []
+    if types.is_timestamp(column.type) and column.type.tz is not None:
+        column = column.cast(pa.timestamp(column.type.unit, "UTC")).cast(
+            pa.timestamp(column.type.unit)
+        )
+    if types.is_floating(expected.type):
+        return pc.cast(column, expected.type, safe=False), []
+    try:
+        return pc.cast(column, expected.type), []
+    except pa.ArrowInvalid:
+        forced = pc.cast(column, expected.type, safe=False)
+        back = pc.cast(forced, column.type, safe=False)
+        unfit = pc.fill_null(pc.not_equal(back, column), False)
+        return forced, [
+            Rejected(
+                rows=_where(unfit),
+                reason=f"value in column {expected.name} does not fit {expected.type}",
+            )
+        ]
+
+
+def _wrong_width(column: pa.Array, expected: Expected) -> list[Rejected]:
+    if types.is_fixed_size_list(column.type):
+        lengths_differ = expected.width not in (-1, column.type.list_size)
+        rows = np.arange(len(column) if lengths_differ else 0)
+    elif expected.width < 0:
+        return []
+    else:
+        lengths = pc.fill_null(pc.list_value_length(column), expected.width)
+        rows = _where(pc.not_equal(lengths, expected.width))
+    if not len(rows):
+        return []
+    return [Rejected(rows=rows, reason=f"column {expected.name} has not {expected.width} values")]
+
+
+def _where(mask: pa.Array) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _converts(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if types.is_dictionary(found):
+        found = found.value_type
+    if found.equals(wanted):
+        return True
+    if types.is_null(found):
+        return True  # a file in which every value is missing
+    number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
+    if types.is_floating(wanted) or types.is_integer(wanted):
+        return bool(number)
+    if types.is_string(wanted):
+        return bool(types.is_large_string(found) or types.is_string_view(found))
+    if types.is_binary(wanted):
+        return bool(types.is_large_binary(found) or types.is_fixed_size_binary(found))
+    if types.is_timestamp(wanted):
+        return bool(types.is_timestamp(found) or types.is_date(found))
+    return False

@@ -1,0 +1,146 @@
+"""The connection under the ledger: SQLite on one machine, PostgreSQL on a fleet.
+
+One ``transaction()`` is one unit of truth. SQLite takes its write lock at BEGIN, so that two
+writers queue instead of failing half way; PostgreSQL runs READ COMMITTED, and every statement
+that depends on a state says so in its own WHERE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+
+from scoring.errors import LedgerOutdated, LedgerUnreachable
+from scoring.ledger.tables import REVISION
+
+CONNECT_SECONDS = 5
+"""How long PostgreSQL may take to answer before we say so."""
+LOCK_SECONDS = 30
+"""How long a writer waits for SQLite's one write lock, or for a PostgreSQL row."""
+
+
+class Database:
+    """An engine with our transaction rules and our errors."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        if self._url.get_backend_name() == "postgresql" and self._url.drivername != (
+            "postgresql+psycopg"
+        ):
+            self._url = self._url.set(drivername="postgresql+psycopg")
+        self.engine = _engine(self._url)
+
+    def __str__(self) -> str:
+        return self._url.render_as_string(hide_password=True)
+
+    @property
+    def url(self) -> str:
+        """The full URL, password included: for a connection, never for a message."""
+        return self._url.render_as_string(hide_password=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One write transaction; committed at the end of the block, undone on any error."""
+        with self._answering(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent read that takes no lock."""
+        with (
+            self._answering(),
+            self.engine.connect().execution_options(reading=True) as connection,
+        ):
+            yield connection
+
+    def check(self) -> None:
+        """Raise unless the tables are those of this version."""
+        found = self.revision()
+        if found != REVISION:
+            raise LedgerOutdated(str(self), found or "nothing yet", REVISION)
+
+    def revision(self) -> str | None:
+        """The migration the database is at; ``None`` before the first."""
+        with self.reading() as connection:
+            if not self.engine.dialect.has_table(connection, "alembic_version"):
+                return None
+            found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return found
+
+    def upgrade(self) -> str:
+        """Bring the tables to this version, one process at a time; return the revision."""
+        if self._url.get_backend_name() == "sqlite" and self._url.database:
+            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self._url.database}.upgrade.lock"):
+                self._migrate()
+        else:
+            self._migrate()
+        return REVISION
+
+    def _migrate(self) -> None:
+        from alembic.config import Config
+
+        from alembic import command
+
+        config = Config()
+        config.set_main_option("script_location", str(_migrations()))
+        with self.transaction() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError) as error:
+            raise LedgerUnreachable(str(self), _first_line(error)) from error
+        except DatabaseError as error:
+            if "no such table" in str(error) or "UndefinedTable" in str(error):
+                raise LedgerOutdated(str(self), "nothing yet", REVISION) from error
+            raise
+
+
+def _engine(url: Any) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=4,
+            connect_args={
+                "connect_timeout": CONNECT_SECONDS,
+                "options": f"-c lock_timeout={LOCK_SECONDS}s",
+            },
+        )
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS})
+    event.listen(engine, "connect", _sqlite_connected)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connected(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours, below
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _migrations() -> Path:
+    """Migrations lie in ``alembic/`` of a checkout and inside the package of a wheel."""
+    packaged = Path(__file__).parent / "migrations"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "alembic"
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig or error).strip().splitlines()[0]

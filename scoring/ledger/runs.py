@@ -1,0 +1,395 @@
+"""The life of a run: running -> finishing -> published or held; failed or cancelled from any.
+
+*Finishing* means that every chunk is committed and one finisher, the holder of the finish lease,
+may publish. *Ended* (published, held, failed, cancelled) is final but for `reopen`, `retry` and
+`release`. A run's state gates its chunks: nothing is claimed, renewed or committed unless the run
+is running.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from scoring.errors import RunNotFound, RunNotInState
+from scoring.ledger.chunks import finishing
+from scoring.ledger.database import Database
+from scoring.ledger.records import ENDED, InputRecord, NewRun, RunRecord
+from scoring.ledger.tables import chunks, database_now, events, inputs, runs, slots
+from scoring.plan import Chunk, InputFile, spans_to_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The run that stands in the ledger now, and whether this call put it there."""
+
+    run: RunRecord
+    new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finishing:
+    """A finisher's hold on a run; ``attempt`` is the fencing token."""
+
+    run_id: str
+    attempt: int
+    worker: str
+
+
+class Runs:
+    """Create runs, move them through their states, read them back."""
+
+    def __init__(self, database: Database, lease_seconds: float) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+
+    def create(
+        self,
+        run: NewRun,
+        files: Sequence[InputFile],
+        cut: Sequence[Chunk],
+        *,
+        take_slot: bool = False,
+    ) -> Created:
+        """Write a run, its manifest and its chunks in one transaction.
+
+        A second run for the same idempotency key, or for the same (job, slot) with
+        ``take_slot``, is not written: the first one is returned.
+        """
+        values = _values(run, chunks_total=len(cut), rows_in=sum(file.rows for file in files))
+        try:
+            with self._database.transaction() as connection:
+                if take_slot:
+                    connection.execute(
+                        insert(slots).values(
+                            job=run.job, slot=run.slot, run_id=run.id, taken_at=database_now()
+                        )
+                    )
+                self._insert(connection, run, values)
+                if files:
+                    connection.execute(insert(inputs), _input_rows(run.id, files))
+                if cut:
+                    connection.execute(insert(chunks), _chunk_rows(run.id, cut))
+        except IntegrityError:
+            earlier = self._earlier(run, by_slot=take_slot)
+            if earlier is None:
+                raise
+            return Created(run=earlier, new=False)
+        return Created(run=self.get(run.id), new=True)
+
+    def record_failed(self, run: NewRun, error: str, *, take_slot: bool) -> Created:
+        """Write a run that could not even be planned, so that a person sees it and why."""
+        values = _values(run, chunks_total=0, rows_in=0) | {
+            "state": "failed",
+            "error": error,
+            "finished_at": database_now(),
+        }
+        try:
+            with self._database.transaction() as connection:
+                if take_slot:
+                    connection.execute(
+                        insert(slots).values(
+                            job=run.job, slot=run.slot, run_id=run.id, taken_at=database_now()
+                        )
+                    )
+                self._insert(connection, run, values)
+        except IntegrityError:
+            earlier = self._earlier(run, by_slot=take_slot)
+            if earlier is None:
+                raise
+            return Created(run=earlier, new=False)
+        return Created(run=self.get(run.id), new=True)
+
+    def get(self, run_id: str) -> RunRecord:
+        """Raises: RunNotFound."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+        if row is None:
+            raise RunNotFound(run_id)
+        return RunRecord(**row._mapping)
+
+    def latest(
+        self, *, job: str | None = None, states: Sequence[str] = (), limit: int = 20
+    ) -> list[RunRecord]:
+        """Runs, newest first."""
+        query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
+        if job is not None:
+            query = query.where(runs.c.job == job)
+        if states:
+            query = query.where(runs.c.state.in_(states))
+        with self._database.reading() as connection:
+            return [RunRecord(**row._mapping) for row in connection.execute(query)]
+
+    def with_idempotency_key(self, key: str) -> RunRecord | None:
+        """The run that was submitted with this key."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(runs).where(runs.c.idempotency_key == key)).first()
+        return RunRecord(**row._mapping) if row else None
+
+    def manifest(self, run_id: str) -> list[InputRecord]:
+        """The frozen input files of a run, in order."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(inputs).where(inputs.c.run_id == run_id).order_by(inputs.c.number)
+            ).all()
+        return [_input(row) for row in rows]
+
+    def inputs_of(self, run_id: str, indexes: Sequence[int]) -> dict[int, InputRecord]:
+        """Some lines of a run's manifest, by index."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(inputs).where(inputs.c.run_id == run_id, inputs.c.number.in_(indexes))
+            ).all()
+        return {row.number: _input(row) for row in rows}
+
+    def claim_finish(self, run_id: str, worker: str) -> Finishing | None:
+        """Become the run's finisher, or ``None`` if it is not finishing or has a live one."""
+        free = or_(runs.c.finish_lease_until.is_(None), runs.c.finish_lease_until < database_now())
+        taken = (
+            update(runs)
+            .where(runs.c.id == run_id, runs.c.state == "finishing", free)
+            .values(
+                finish_attempt=runs.c.finish_attempt + 1,
+                finish_worker=worker,
+                finish_lease_until=database_now() + self._lease_seconds,
+            )
+            .returning(runs.c.finish_attempt)
+        )
+        with self._database.transaction() as connection:
+            attempt = connection.execute(taken).scalar_one_or_none()
+        if attempt is None:
+            return None
+        return Finishing(run_id=run_id, attempt=attempt, worker=worker)
+
+    def renew_finish(self, hold: Finishing) -> bool:
+        """Hold the run for another lease. False if another finisher has it, or it ended."""
+        longer = (
+            update(runs)
+            .where(_finishing_by(hold))
+            .values(finish_lease_until=database_now() + self._lease_seconds)
+        )
+        with self._database.transaction() as connection:
+            return connection.execute(longer).rowcount == 1
+
+    def expire_finish(self, run_id: str, attempt: int) -> bool:
+        """End the finish lease of a worker known to be dead. True if it was held."""
+        ended = (
+            update(runs)
+            .where(
+                runs.c.id == run_id,
+                runs.c.state == "finishing",
+                runs.c.finish_attempt == attempt,
+            )
+            .values(finish_lease_until=database_now() - 1.0)
+        )
+        with self._database.transaction() as connection:
+            return connection.execute(ended).rowcount == 1
+
+    def end(
+        self,
+        hold: Finishing,
+        state: str,
+        *,
+        error: str | None = None,
+        drift_severity: str | None = None,
+        report: str | None = None,
+    ) -> bool:
+        """End a finishing run. False if another finisher has it; nothing was changed then."""
+        ended = (
+            update(runs)
+            .where(_finishing_by(hold))
+            .values(
+                state=state,
+                error=error,
+                drift_severity=drift_severity,
+                report=report,
+                finish_lease_until=None,
+                finished_at=database_now(),
+            )
+        )
+        with self._database.transaction() as connection:
+            if connection.execute(ended).rowcount != 1:
+                return False
+            _note(connection, hold.run_id, state, {"error": error} if error else {})
+            return True
+
+    def fail(self, run_id: str, error: str) -> bool:
+        """Fail a run that is still running. False if it is not."""
+        return self._stop(run_id, "failed", ("running",), error)
+
+    def cancel(self, run_id: str) -> bool:
+        """Cancel a run that has not ended. False if it has, or is being published now."""
+        return self._stop(run_id, "cancelled", ("running",), "cancelled by a person")
+
+    def release(self, run_id: str, who: str) -> None:
+        """Let a held run be published; its finisher does the rest.
+
+        Raises:
+            RunNotFound, RunNotInState: the run is not held.
+        """
+        let_go = (
+            update(runs)
+            .where(runs.c.id == run_id, runs.c.state == "held")
+            .values(state="finishing", released=1, finished_at=None, finish_lease_until=None)
+        )
+        with self._database.transaction() as connection:
+            if connection.execute(let_go).rowcount == 1:
+                _note(connection, run_id, "released", {"who": who})
+                return
+        raise RunNotInState(run_id, self.get(run_id).state, "held")
+
+    def retry(self, run_id: str) -> list[int]:
+        """Let a failed or cancelled run go on; return the chunks that are not done.
+
+        Committed chunks stay committed. Attempts start again at the next number, so an attempt
+        from before cannot commit.
+
+        Raises:
+            RunNotFound, RunNotInState: the run is not failed or cancelled, or was never planned.
+        """
+        with self._database.transaction() as connection:
+            most = select(runs.c.max_attempts, runs.c.job_json).where(runs.c.id == run_id)
+            if connection.execute(most).one_or_none() is None:
+                raise RunNotFound(run_id)
+            reopened = (
+                update(runs)
+                .where(
+                    runs.c.id == run_id,
+                    runs.c.state.in_(("failed", "cancelled")),
+                    runs.c.chunks > 0,
+                )
+                .values(state="running", error=None, finished_at=None, finish_lease_until=None)
+            )
+            if connection.execute(reopened).rowcount != 1:
+                state = connection.execute(
+                    select(runs.c.state).where(runs.c.id == run_id)
+                ).scalar_one()
+                raise RunNotInState(run_id, state, "failed or cancelled, and was planned")
+            undone = (
+                update(chunks)
+                .where(chunks.c.run_id == run_id, chunks.c.state != "done")
+                .values(state="waiting", lease_until=None, sent_at=None)
+                .returning(chunks.c.number, chunks.c.attempt)
+            )
+            rows = connection.execute(undone).all()
+            self._allow_more_attempts(connection, run_id, max((r.attempt for r in rows), default=0))
+            connection.execute(finishing(run_id))
+            _note(connection, run_id, "retried", {"chunks": len(rows)})
+        return sorted(row.number for row in rows)
+
+    def note(self, run_id: str | None, event: str, **detail: Any) -> None:
+        """Append to the run's history."""
+        with self._database.transaction() as connection:
+            _note(connection, run_id, event, detail)
+
+    def _insert(self, connection: Connection, run: NewRun, values: dict[str, Any]) -> None:
+        connection.execute(insert(runs).values(**values))
+        _note(connection, run.id, "created", {"trigger": run.trigger, "slot": run.slot})
+
+    def _earlier(self, run: NewRun, *, by_slot: bool) -> RunRecord | None:
+        if run.idempotency_key is not None:
+            return self.with_idempotency_key(run.idempotency_key)
+        if not by_slot:
+            return None
+        with self._database.reading() as connection:
+            run_id = connection.execute(
+                select(slots.c.run_id).where(slots.c.job == run.job, slots.c.slot == run.slot)
+            ).scalar_one_or_none()
+        return self.get(run_id) if run_id else None
+
+    def _stop(self, run_id: str, state: str, during: Sequence[str], error: str) -> bool:
+        stopped = (
+            update(runs)
+            .where(runs.c.id == run_id, runs.c.state.in_(during))
+            .values(state=state, error=error, finished_at=database_now())
+        )
+        with self._database.transaction() as connection:
+            if connection.execute(stopped).rowcount != 1:
+                return False
+            _note(connection, run_id, state, {"error": error})
+            return True
+
+    def _allow_more_attempts(self, connection: Connection, run_id: str, used: int) -> None:
+        """A retry grants each chunk as many attempts as the job gave it at first."""
+        granted = connection.execute(
+            select(runs.c.job_json).where(runs.c.id == run_id)
+        ).scalar_one()
+        more = used + int(json.loads(granted)["execution"]["max_attempts"])
+        connection.execute(update(runs).where(runs.c.id == run_id).values(max_attempts=more))
+
+
+def _values(run: NewRun, *, chunks_total: int, rows_in: int) -> dict[str, Any]:
+    values = asdict(run)
+    deadline = values.pop("deadline_seconds")
+    return values | {
+        "state": "running",
+        "chunks": chunks_total,
+        "chunks_done": 0,
+        "rows_in": rows_in,
+        "rows_scored": 0,
+        "rows_quarantined": 0,
+        "finish_attempt": 0,
+        "released": 0,
+        "created_at": database_now(),
+        "deadline_at": None if deadline is None else database_now() + deadline,
+    }
+
+
+def _input_rows(run_id: str, files: Sequence[InputFile]) -> list[dict[str, Any]]:
+    return [
+        {
+            "run_id": run_id,
+            "number": index,
+            "path": file.path,
+            "size": file.size,
+            "stamp": file.stamp,
+            "rows": file.rows,
+            "row_groups": len(file.row_groups),
+            "partitions": json.dumps(file.partitions),
+        }
+        for index, file in enumerate(files)
+    ]
+
+
+def _chunk_rows(run_id: str, cut: Sequence[Chunk]) -> list[dict[str, Any]]:
+    return [
+        {
+            "run_id": run_id,
+            "number": chunk.number,
+            "spans": spans_to_json(chunk.spans),
+            "rows": chunk.rows,
+            "state": "waiting",
+            "attempt": 0,
+        }
+        for chunk in cut
+    ]
+
+
+def _input(row: Any) -> InputRecord:
+    values = {field.name: getattr(row, field.name) for field in fields(InputRecord)}
+    values["partitions"] = tuple((name, value) for name, value in json.loads(row.partitions))
+    return InputRecord(**values)
+
+
+def _finishing_by(hold: Finishing) -> Any:
+    return and_(
+        runs.c.id == hold.run_id,
+        runs.c.state == "finishing",
+        runs.c.finish_attempt == hold.attempt,
+    )
+
+
+def _note(connection: Connection, run_id: str | None, event: str, detail: dict[str, Any]) -> None:
+    connection.execute(
+        insert(events).values(
+            run_id=run_id, at=database_now(), event=event, detail=json.dumps(detail)
+        )
+    )
+
+
+__all__ = ["ENDED", "Created", "Finishing", "Runs"]

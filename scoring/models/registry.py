@@ -1,0 +1,149 @@
+"""The MLflow registry: resolve a model once, pin it, remember its reference profile.
+
+A pin names one registry version and the digest of its files. Everything after `resolve` works
+from the pin, so a promotion in the middle of a run changes nothing until the next run. MLflow is
+imported inside the functions: it costs a second that only those who talk to a registry pay.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scoring import telemetry
+from scoring.errors import ModelNotFound, RegistryUnreachable
+
+log = telemetry.logger(__name__)
+
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/@]+))$")
+PROFILE_TAG = "nightscore.profile"
+"""Tag of a registered version: the artifact URI of its reference profile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One version in the registry."""
+
+    model: str
+    """As the job names it."""
+    name: str
+    version: str
+    source: str
+    profile_uri: str | None
+    """Where the reference profile of this version lies, if it has one."""
+
+    @property
+    def uri(self) -> str:
+        """The exact version, whatever its alias does next."""
+        return f"models:/{self.name}/{self.version}"
+
+
+class Registry:
+    """One MLflow registry."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def resolve(self, model: str) -> Version:
+        """The version that ``model`` means now: by alias, by number, or by stage (deprecated).
+
+        Raises:
+            ModelNotFound: no such model, alias, stage or version.
+            RegistryUnreachable: the registry did not answer.
+        """
+        parts = MODEL_URI.match(model)
+        if parts is None:
+            raise ModelNotFound(model, self._uri, "it is not of the form models:/name@alias")
+        with self._answering(model):
+            found = self._find(parts["name"], parts["alias"], parts["version"])
+        if found is None:
+            raise ModelNotFound(model, self._uri, f"no version is in stage {parts['version']}")
+        return Version(
+            model=model,
+            name=found.name,
+            version=str(found.version),
+            source=str(found.source),
+            profile_uri=found.tags.get(PROFILE_TAG),
+        )
+
+    def download(self, version: Version, folder: Path, only: str = "") -> None:
+        """Copy the version's files, or ``only`` one of them, into ``folder``."""
+        import mlflow
+
+        with self._answering(version.uri):
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{version.uri}/{only}" if only else version.uri,
+                dst_path=str(folder),
+                tracking_uri=self._uri,
+                registry_uri=self._uri,
+            )
+
+    def reference_profile(self, version: Version) -> str | None:
+        """The reference profile that was logged to this version, as JSON text."""
+        if version.profile_uri is None:
+            return None
+        import mlflow
+
+        with self._answering(version.uri):
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=version.profile_uri, tracking_uri=self._uri
+            )
+        return Path(path).read_text(encoding="utf-8")
+
+    def log_reference_profile(self, version: Version, profile: str) -> str:
+        """Log a reference profile to the version; return its artifact URI."""
+        with self._answering(version.uri):
+            client = self._client()
+            name = f"nightscore/{version.name}"
+            experiment = client.get_experiment_by_name(name)
+            experiment_id = (
+                experiment.experiment_id if experiment else client.create_experiment(name)
+            )
+            run = client.create_run(
+                experiment_id, run_name=f"reference profile of version {version.version}"
+            )
+            client.log_text(run.info.run_id, profile, "profile.json")
+            client.set_terminated(run.info.run_id)
+            uri = f"runs:/{run.info.run_id}/profile.json"
+            client.set_model_version_tag(version.name, version.version, PROFILE_TAG, uri)
+        return uri
+
+    def _client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+
+    def _find(self, name: str, alias: str | None, version: str | None) -> Any:
+        client = self._client()
+        if alias is not None:
+            return client.get_model_version_by_alias(name, alias)
+        if version is not None and version.isdigit():
+            return client.get_model_version(name, version)
+        log.warning(
+            "model_stage_deprecated",
+            model=name,
+            stage=version,
+            instead=f"models:/{name}@{str(version).lower()}",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # said above, in our words
+            latest = client.get_latest_versions(name, stages=[version])
+        return latest[0] if latest else None
+
+    @contextmanager
+    def _answering(self, model: str) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise ModelNotFound(model, self._uri, error.message) from error
+            raise RegistryUnreachable(self._uri, error.message.splitlines()[0]) from error
+        except OSError as error:
+            raise RegistryUnreachable(self._uri, str(error)) from error

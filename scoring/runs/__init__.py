@@ -1,0 +1,33 @@
+"""Runs: create, score chunks, finish, sweep; and the context that these share."""
+
+from scoring.runs.chunk import score_chunk
+from scoring.runs.context import Context, Doorbell
+from scoring.runs.create import (
+    PRIORITY_BACKFILL,
+    PRIORITY_TONIGHT,
+    create,
+    create_or_record,
+    plan_document,
+    prepare,
+    wake,
+)
+from scoring.runs.finish import finish_run, iso_time
+from scoring.runs.places import Occasion
+from scoring.runs.sweep import sweep
+
+__all__ = [
+    "PRIORITY_BACKFILL",
+    "PRIORITY_TONIGHT",
+    "Context",
+    "Doorbell",
+    "Occasion",
+    "create",
+    "create_or_record",
+    "finish_run",
+    "iso_time",
+    "plan_document",
+    "prepare",
+    "score_chunk",
+    "sweep",
+    "wake",
+]

@@ -1,0 +1,114 @@
+"""What the steps of a run are given: settings, ledger, registry, doorbell, loaded engines.
+
+This is the composition root of the engine: nothing below it reads settings, and nothing above it
+opens a ledger.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scoring import telemetry
+from scoring.job import Job
+from scoring.ledger import Ledger, RunRecord
+from scoring.models import Engine, EngineOptions, ModelCache, Registry, Version, load, read_model
+from scoring.settings import Settings
+
+log = telemetry.logger(__name__)
+
+ENGINES_KEPT = 2
+"""Loaded models a worker child keeps: the night's job and the one before."""
+
+
+class Doorbell(Protocol):
+    """Sends wake-up messages. Losing one costs time, never rows: the sweep sends it again."""
+
+    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
+        """Wake workers for these chunks, after ``delay`` seconds.
+
+        Raises:
+            BrokerUnreachable: the broker did not take all of them.
+        """
+
+    def finish(self, run: RunRecord) -> None:
+        """Wake a finisher.
+
+        Raises:
+            BrokerUnreachable: the broker did not answer.
+        """
+
+    def waiting(self, queue: str) -> int:
+        """Messages that no worker has taken yet.
+
+        Raises:
+            BrokerUnreachable: the broker did not answer.
+        """
+
+
+class Engines:
+    """Models loaded in this process, the least recently used one dropped first."""
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[tuple[object, ...], Engine] = OrderedDict()
+
+    def get(self, run: RunRecord, job: Job, cache: ModelCache, threads: int) -> Engine:
+        """The engine for a run's pin."""
+        key = (run.model_digest, run.variant, job.execution.device, job.input.columns)
+        if key in self._loaded:
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+        version = pinned_version(run)
+        folder = cache.get(version, str(run.model_digest))
+        engine = load(
+            read_model(folder, version.uri),
+            EngineOptions(device=job.execution.device, threads=threads, columns=job.input.columns),
+        )
+        log.info("engine_loaded", model=version.uri, engine=engine.name, device=engine.device)
+        self._loaded[key] = engine
+        if len(self._loaded) > ENGINES_KEPT:
+            self._loaded.popitem(last=False)
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One process's hold on the installation."""
+
+    settings: Settings
+    ledger: Ledger
+    registry: Registry
+    cache: ModelCache
+    doorbell: Doorbell
+    engines: Engines = field(default_factory=Engines)
+
+    @classmethod
+    def open(cls, settings: Settings, doorbell: Doorbell) -> Context:
+        """Connect nothing yet; every part connects at its first use."""
+        registry = Registry(settings.tracking_uri)
+        return cls(
+            settings=settings,
+            ledger=Ledger.open(settings.database_url, settings.lease_seconds),
+            registry=registry,
+            cache=ModelCache(settings.model_cache, registry),
+            doorbell=doorbell,
+        )
+
+    @property
+    def threads(self) -> int:
+        """Threads inside one call of a model, so that worker children share the cores."""
+        return max(1, (os.cpu_count() or 1) // self.settings.workers)
+
+
+def pinned_version(run: RunRecord) -> Version:
+    """The registry version that a run is pinned to."""
+    return Version(
+        model=run.model,
+        name=str(run.model_name),
+        version=str(run.model_version),
+        source=str(run.model_source),
+        profile_uri=None,
+    )

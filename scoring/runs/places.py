@@ -1,0 +1,81 @@
+"""Where a run reads and writes: templates filled in, made absolute, checked against the roots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from scoring.data.publish import staging_folder
+from scoring.errors import PathOutsideRoots, StoreUnsupported
+from scoring.job import Job, fill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """What a run is for: a slot of a schedule, a logical date, or neither."""
+
+    date: str | None = None
+    """Logical date, YYYY-MM-DD."""
+    slot: str | None = None
+    """Due time with offset, ISO 8601, for a scheduled run; the date for a manual one."""
+    scheduled: bool = False
+    """Whether (job, slot) must be unique."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """The absolute paths of one run."""
+
+    input: str
+    output: Path
+    staging: Path
+    artifacts: Path
+
+
+def places(
+    job: Job, run_id: str, occasion: Occasion, *, artifacts: Path, roots: Sequence[Path]
+) -> Places:
+    """Fill in the job's paths.
+
+    Raises:
+        TemplateUnfilled: a path needs a date or slot that this run does not have.
+        PathOutsideRoots: a path leaves the places that jobs may read and write.
+        StoreUnsupported: a path names an object store.
+    """
+    values = {
+        "date": occasion.date,
+        "slot": _in_a_path(occasion.slot),
+        "run_id": run_id,
+        "job": job.name,
+    }
+    read = _absolute(fill(job.input.path, values, "input.path"), "input.path", roots)
+    written = Path(_absolute(fill(job.output.path, values, "output.path"), "output.path", roots))
+    return Places(
+        input=read,
+        output=written,
+        staging=staging_folder(job.output.path, written, run_id),
+        artifacts=artifacts / job.name / run_id,
+    )
+
+
+def _in_a_path(slot: str | None) -> str | None:
+    """A slot without the characters that paths and other systems trip over."""
+    if slot is None or "T" not in slot:
+        return slot
+    return datetime.fromisoformat(slot).strftime("%Y-%m-%dT%H%M")
+
+
+def _absolute(path: str, key: str, roots: Sequence[Path]) -> str:
+    if "://" in path:
+        scheme, _, rest = path.partition("://")
+        if scheme != "file":
+            raise StoreUnsupported(key, path)
+        path = rest
+    absolute = str(Path(path).expanduser().absolute())
+    if roots:
+        resolved = Path(absolute).resolve()
+        if not any(resolved.is_relative_to(root.resolve()) for root in roots):
+            raise PathOutsideRoots(key, absolute, [str(root) for root in roots])
+    return absolute

@@ -1,0 +1,88 @@
+"""The sweep: find what was lost between two processes, and wake somebody for it.
+
+Safe to run anywhere, any number of times at once: each finding is acted on by a conditional
+statement or by a message whose duplicate does nothing.
+"""
+
+from __future__ import annotations
+
+from scoring import telemetry
+from scoring.errors import BrokerUnreachable
+from scoring.ledger import Lost
+from scoring.runs.chunk import exhausted
+from scoring.runs.context import Context
+from scoring.runs.create import wake
+from scoring.runs.identity import is_dead_here
+
+log = telemetry.logger(__name__)
+
+
+def sweep(context: Context) -> dict[str, int]:
+    """Look once; return what was done, by kind."""
+    done = {
+        "overdue": _fail_overdue(context),
+        "dead": _expire_dead(context),
+        "exhausted": _fail_exhausted(context),
+        "woken": 0,
+        "finishing": 0,
+    }
+    try:
+        done["woken"] = _wake_lost(context)
+        done["finishing"] = _wake_finishers(context)
+    except BrokerUnreachable as error:
+        log.warning("broker_unreachable", error=str(error))
+    if any(done.values()):
+        log.info("swept", **done)
+    return done
+
+
+def _fail_overdue(context: Context) -> int:
+    late = context.ledger.sweep.overdue()
+    for run_id in late:
+        log.error("run_overdue", run=run_id)
+    return len(late)
+
+
+def _expire_dead(context: Context) -> int:
+    """End the leases of processes that ran on this host and are gone."""
+    dead = [lease for lease in context.ledger.sweep.leases() if is_dead_here(lease.worker)]
+    for lease in dead:
+        if lease.number is None:
+            context.ledger.runs.expire_finish(lease.run_id, lease.attempt)
+        else:
+            context.ledger.chunks.expire(lease.run_id, lease.number, lease.attempt)
+    return len(dead)
+
+
+def _fail_exhausted(context: Context) -> int:
+    failed = 0
+    for run_id, number, attempts, error in context.ledger.sweep.exhausted():
+        if context.ledger.runs.fail(run_id, exhausted(number, attempts, error)):
+            log.error("run_failed", run=run_id, chunk=number, attempts=attempts)
+            failed += 1
+    return failed
+
+
+def _wake_lost(context: Context) -> int:
+    woken = 0
+    for lost in context.ledger.sweep.lost(settle_seconds=context.settings.sweep_seconds):
+        indexes = sorted({*lost.never_sent, *lost.abandoned, *_unanswered(context, lost)})
+        if indexes:
+            wake(context, context.ledger.runs.get(lost.run_id), indexes)
+            log.info("chunks_woken", run=lost.run_id, chunks=len(indexes))
+            woken += len(indexes)
+    return woken
+
+
+def _unanswered(context: Context, lost: Lost) -> tuple[int, ...]:
+    """Chunks sent a while ago count as lost only when their queue is empty: they would be next."""
+    if not lost.unanswered or context.doorbell.waiting(lost.queue) > 0:
+        return ()
+    return lost.unanswered
+
+
+def _wake_finishers(context: Context) -> int:
+    unfinished = context.ledger.sweep.unfinished()
+    for run_id in unfinished:
+        context.doorbell.finish(context.ledger.runs.get(run_id))
+    return len(unfinished)

@@ -1,0 +1,139 @@
+"""The doorbell: tells workers that there is something to do, by task name.
+
+Messages carry ids only. They are sent after the ledger's commit, and losing one costs time, never
+rows. Celery is imported when the bell first rings, so that planning and reading never pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from scoring.errors import BrokerUnreachable
+from scoring.ledger import RunRecord
+
+SCORE_CHUNK = "scoring.score_chunk"
+FINISH_RUN = "scoring.finish_run"
+SWEEP = "scoring.sweep"
+START_RUN = "scoring.start_run"
+START_DUE = "scoring.start_due"
+CONTROL = "control"
+"""Queue of everything that is not scoring."""
+
+VISIBILITY_SECONDS = 12 * 3600
+"""After which Redis gives an unacknowledged message out again. Generous: the ledger's lease is
+what recovers a chunk, and a message delivered twice only finds its chunk taken."""
+CONNECT_SECONDS = 3.0
+"""How long the broker may take to answer before we say so."""
+PRIORITY_STEPS = (0, 3, 6, 9)
+FINISH_PRIORITY = 0
+SEND_OPTIONS: Mapping[str, Any] = {"retry": False, "ignore_result": True}
+"""Options of every message; Celery accepts misspelt ones silently, so they stand here once."""
+
+TRANSPORT_OPTIONS: Mapping[str, Any] = {
+    "visibility_timeout": VISIBILITY_SECONDS,
+    "queue_order_strategy": "priority",
+    "priority_steps": list(PRIORITY_STEPS),
+    "sep": ":",
+    "socket_connect_timeout": CONNECT_SECONDS,
+    "socket_timeout": 30.0,
+    "socket_keepalive": True,
+    "max_retries": 0,
+}
+"""How kombu talks to Redis or Valkey, for workers and for this producer alike."""
+
+
+class Bell:
+    """Sends wake-up messages through a broker."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._url = broker_url
+
+    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
+        """Wake workers for these chunks of a run. Raises: BrokerUnreachable."""
+        label = " ".join(part for part in (run.job, (run.slot or "")[:16]) if part)
+        with self._sending() as producer:
+            for number in numbers:
+                self._app.send_task(
+                    SCORE_CHUNK,
+                    args=[run.id, number],
+                    argsrepr=f"{label} chunk {number + 1}/{run.chunks}",
+                    kwargsrepr="",
+                    queue=run.queue,
+                    priority=run.priority,
+                    countdown=delay or None,
+                    producer=producer,
+                    **SEND_OPTIONS,
+                )
+
+    def finish(self, run: RunRecord) -> None:
+        """Wake a finisher. Raises: BrokerUnreachable."""
+        label = " ".join(part for part in (run.job, (run.slot or "")[:16]) if part)
+        with self._sending() as producer:
+            self._app.send_task(
+                FINISH_RUN,
+                args=[run.id],
+                argsrepr=f"{label} finish",
+                kwargsrepr="",
+                queue=CONTROL,
+                priority=FINISH_PRIORITY,
+                producer=producer,
+                **SEND_OPTIONS,
+            )
+
+    def waiting(self, queue: str) -> int:
+        """Messages in a queue that no worker has taken yet. Raises: BrokerUnreachable."""
+        with self._sending() as producer:
+            declared = producer.channel.queue_declare(queue, passive=False)
+            return int(declared.message_count)
+
+    def check(self) -> None:
+        """Raise BrokerUnreachable unless the broker answers."""
+        with self._sending():
+            pass
+
+    @cached_property
+    def _app(self) -> Any:
+        from celery import Celery
+
+        app = Celery("nightscore-doorbell", broker=self._url, set_as_current=False)
+        app.conf.update(
+            broker_transport_options=dict(TRANSPORT_OPTIONS),
+            broker_connection_timeout=CONNECT_SECONDS,
+            task_serializer="json",
+            accept_content=["json"],
+            task_ignore_result=True,
+        )
+        return app
+
+    @contextmanager
+    def _sending(self) -> Iterator[Any]:
+        """A producer on a live connection; every way the broker can fail becomes one error."""
+        from kombu.exceptions import OperationalError as KombuError
+
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=1.0)
+                with connection.Producer(serializer="json") as producer:
+                    producer.channel  # noqa: B018 - connects now, not at the first message
+                    yield producer
+        except (KombuError, OSError, *_redis_errors()) as error:
+            raise BrokerUnreachable(without_password(self._url), _short(error)) from error
+
+
+def _redis_errors() -> tuple[type[Exception], ...]:
+    from redis.exceptions import RedisError
+
+    return (RedisError,)
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
