@@ -1,10 +1,9 @@
 """Migrations run inside the caller's transaction, or on the ledger of the environment."""
 
+from alembic import context
 from scoring.ledger.database import Database
 from scoring.ledger.tables import metadata
 from scoring.settings import Settings
-
-from alembic import context
 
 
 def migrate(connection) -> None:

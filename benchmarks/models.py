@@ -141,7 +141,8 @@ def standard_matrix() -> Matrix:
     features = tree_matrix().copy()
     delay = features[:, TREE_COLUMNS.index("dep_delay")]
     delay[:] = np.sign(delay) * np.log1p(np.abs(delay))
-    return (features - features.mean(axis=0)) / features.std(axis=0)
+    standard: Matrix = (features - features.mean(axis=0)) / features.std(axis=0)
+    return standard
 
 
 def network_matrix(flights: np.ndarray[Any, Any], numbers: np.random.Generator) -> Matrix:

@@ -14,7 +14,7 @@ import structlog
 
 def logger(name: str) -> Any:
     """A logger whose events are snake_case names with fields, never sentences."""
-    return structlog.get_logger(logger=name.removeprefix("scoring."))
+    return structlog.get_logger(module=name.removeprefix("scoring."))
 
 
 def configure(style: Literal["console", "json"], level: int = logging.INFO) -> None:

@@ -6,7 +6,7 @@ rows. Celery is imported when the bell first rings, so that planning and reading
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -46,10 +46,10 @@ TRANSPORT_OPTIONS: Mapping[str, Any] = {
 
 
 class Bell:
-    """Sends wake-up messages through a broker."""
+    """Sends wake-up messages through a broker, whose URL is asked for at the first ring."""
 
-    def __init__(self, broker_url: str) -> None:
-        self._url = broker_url
+    def __init__(self, broker: Callable[[], str]) -> None:
+        self._broker = broker
 
     def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
         """Wake workers for these chunks of a run. Raises: BrokerUnreachable."""
@@ -93,6 +93,10 @@ class Bell:
         """Raise BrokerUnreachable unless the broker answers."""
         with self._sending():
             pass
+
+    @cached_property
+    def _url(self) -> str:
+        return self._broker()
 
     @cached_property
     def _app(self) -> Any:

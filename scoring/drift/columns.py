@@ -5,7 +5,6 @@ Counts add up exactly. Moments agree up to rounding. Nothing is estimated.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -125,7 +124,7 @@ def split_named(counts: Mapping[str, int], frame: ColumnFrame) -> tuple[dict[str
     known = set(frame.categories or ())
     new: set[str] = set(counts) - known
     room = max(0, NAMED - len(known))
-    dropped = new - set(heapq.nsmallest(room, new, key=name_rank)) if len(new) > room else set()
+    dropped = new - set(sorted(new, key=name_rank)[:room]) if len(new) > room else set()
     kept = {name: rows for name, rows in counts.items() if name not in dropped}
     return kept, sum(counts[name] for name in dropped)
 

@@ -47,7 +47,7 @@ def quantile_edges(sample: NDArray[Any], bins: int) -> tuple[float, ...]:
         return ()
     inner = [_shortest(values[i - 1], values[i]) for i in bin_starts(weights, bins)[1:]]
     top = values[-1]
-    step = top - values[-2] if len(values) > 1 else 0.0
+    step = min((high - low for low, high in pairwise(values)), default=0.0)
     last = _shortest(top, max(top + step, math.nextafter(top, math.inf)))
     edges = [values[0], *inner, last]
     # Integers beyond 2**53 can meet in one float; an edge is then not needed.

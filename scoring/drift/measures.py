@@ -8,6 +8,7 @@ therefore not stretch the bins until a shift hides in one of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -90,15 +91,14 @@ def deciles(
             "profile it with frames_for(reference, ...)"
         )
     if isinstance(reference, NumberProfile) and isinstance(current, NumberProfile):
-        binned = _number_bins(reference, current)
-        missing = reference.nulls + reference.nans, current.nulls + current.nans
-    else:
-        assert isinstance(reference, CategoryProfile)
-        assert isinstance(current, CategoryProfile)
-        binned = _category_bins(reference, current)
-        missing = reference.nulls, current.nulls
-    labels, reference_rows, current_rows = binned
-    return [*labels, "(missing)"], [*reference_rows, missing[0]], [*current_rows, missing[1]]
+        labels, before, now = _number_bins(reference, current)
+        before.append(reference.nulls + reference.nans)
+        now.append(current.nulls + current.nans)
+    elif isinstance(reference, CategoryProfile) and isinstance(current, CategoryProfile):
+        labels, before, now = _category_bins(reference, current)
+        before.append(reference.nulls)
+        now.append(current.nulls)
+    return [*labels, "(missing)"], before, now
 
 
 def _number_bins(reference: NumberProfile, current: NumberProfile) -> Binned:
@@ -111,7 +111,7 @@ def _number_bins(reference: NumberProfile, current: NumberProfile) -> Binned:
     bounds = [*(edges[start] for start in starts), edges[-1]]
     labels = [
         f"below {readable(edges[0], unit)}",
-        *(_interval(low, high, unit) for low, high in zip(bounds, bounds[1:], strict=False)),
+        *(_interval(low, high, unit) for low, high in pairwise(bounds)),
         f"{readable(edges[-1], unit)} or more",
     ]
     rows = [np.add.reduceat(side, groups).tolist() for side in sides]

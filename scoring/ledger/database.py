@@ -65,6 +65,17 @@ class Database:
         if found != REVISION:
             raise LedgerOutdated(str(self), found or "nothing yet", REVISION)
 
+    def ready(self) -> None:
+        """Make sure that the tables are there: SQLite is upgraded, a server only checked.
+
+        Raises:
+            LedgerOutdated: a person has to run `scoring db upgrade`.
+        """
+        if self._url.get_backend_name() != "sqlite":
+            self.check()
+        elif self.revision() != REVISION:
+            self.upgrade()
+
     def revision(self) -> str | None:
         """The migration the database is at; ``None`` before the first."""
         with self.reading() as connection:

@@ -65,19 +65,19 @@ class ModelCache:
         return folder
 
     def _is_current(self, version: Version, folder: Path) -> bool:
-        if not folder.is_dir():
+        if not (folder / "MLmodel").is_file():
             return False
         with self._arriving() as arriving:
-            self._registry.download(version, arriving, only="MLmodel")
-            return (arriving / "MLmodel").read_bytes() == (folder / "MLmodel").read_bytes()
+            served = self._registry.download(version, arriving, only="MLmodel")
+            return served.read_bytes() == (folder / "MLmodel").read_bytes()
 
     def _download(self, version: Version) -> tuple[str, Path]:
         with self._arriving() as arriving:
-            self._registry.download(version, arriving)
-            digest = folder_digest(arriving)
+            served = self._registry.download(version, arriving)
+            digest = folder_digest(served)
             folder = self._folder / digest
             if not folder.is_dir():
-                os.replace(arriving, folder)
+                os.replace(served, folder)
         return digest, folder
 
     @contextmanager

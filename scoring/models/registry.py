@@ -21,6 +21,7 @@ from scoring.errors import ModelNotFound, RegistryUnreachable
 log = telemetry.logger(__name__)
 
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/@]+))$")
+LOGGED_MODEL_URI = re.compile(r"models:/(?P<model>m-[0-9a-f]+)$")
 PROFILE_TAG = "nightscore.profile"
 """Tag of a registered version: the artifact URI of its reference profile."""
 
@@ -71,28 +72,38 @@ class Registry:
             profile_uri=found.tags.get(PROFILE_TAG),
         )
 
-    def download(self, version: Version, folder: Path, only: str = "") -> None:
-        """Copy the version's files, or ``only`` one of them, into ``folder``."""
-        import mlflow
-
+    def download(self, version: Version, folder: Path, only: str = "") -> Path:
+        """Copy the version's files, or ``only`` one of them, below ``folder``; return where."""
         with self._answering(version.uri):
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{version.uri}/{only}" if only else version.uri,
+            from mlflow.artifacts import download_artifacts
+
+            place = self._artifacts(version)
+            # MLflow resolves models:/ addresses in its process-wide registry, which is the
+            # caller's to set; a plain artifact address means the same everywhere.
+            found = download_artifacts(
+                artifact_uri=f"{place}/{only}" if only else place,
                 dst_path=str(folder),
                 tracking_uri=self._uri,
-                registry_uri=self._uri,
             )
+        return Path(found)
+
+    def _artifacts(self, version: Version) -> str:
+        """The plain address of a version's files."""
+        client = self._client()
+        place = str(client.get_model_version_download_uri(version.name, version.version))
+        logged = LOGGED_MODEL_URI.match(place)
+        if logged is None:
+            return place
+        return str(client.get_logged_model(logged["model"]).artifact_location)
 
     def reference_profile(self, version: Version) -> str | None:
         """The reference profile that was logged to this version, as JSON text."""
         if version.profile_uri is None:
             return None
-        import mlflow
-
         with self._answering(version.uri):
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=version.profile_uri, tracking_uri=self._uri
-            )
+            from mlflow.artifacts import download_artifacts
+
+            path = download_artifacts(artifact_uri=version.profile_uri, tracking_uri=self._uri)
         return Path(path).read_text(encoding="utf-8")
 
     def log_reference_profile(self, version: Version, profile: str) -> str:
@@ -112,6 +123,11 @@ class Registry:
             uri = f"runs:/{run.info.run_id}/profile.json"
             client.set_model_version_tag(version.name, version.version, PROFILE_TAG, uri)
         return uri
+
+    def count(self) -> int:
+        """Registered models, up to a thousand. Raises: RegistryUnreachable."""
+        with self._answering("models:/"):
+            return len(self._client().search_registered_models(max_results=1000))
 
     def _client(self) -> Any:
         from mlflow import MlflowClient

@@ -188,8 +188,8 @@ def exhausted(number: int, attempts: int, error: str | None) -> str:
         "native code, or a killed machine); see the worker's log"
     )
     return (
-        f"chunk {number + 1} failed {attempts} times, last: {why}. Nothing is published, the earlier "
-        "output stands, finished chunks are kept: `scoring retry` goes on from there."
+        f"chunk {number + 1} failed {attempts} times, last: {why}. Nothing is published, the "
+        "earlier output stands, finished chunks are kept: `scoring retry` goes on from there."
     )
 
 

@@ -191,8 +191,7 @@ def _decide(context: Context, run: RunRecord, job: Job, report: DriftReport) -> 
         "moderate": job.drift.on_moderate,
         "severe": job.drift.on_severe,
     }[report.severity]
-    worst = report.worst
-    name, psi = (worst.name, float(worst.psi or 0.0)) if worst else ("", 0.0)
+    name, psi = str(report.worst), float(report.psi or 0.0)
     for action in actions:
         log.warning("drift", severity=report.severity, column=name, psi=psi, action=action)
         context.ledger.runs.note(

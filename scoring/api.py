@@ -1,0 +1,205 @@
+"""What a user calls from Python: submit a job, wait for the run, read its scores and report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scoring import address
+from scoring.errors import RunFailed, RunNotInState
+from scoring.job import Job, find_job
+from scoring.ledger import Ledger, RunRecord
+from scoring.progress import follow
+from scoring.runs import Context, Occasion, create, iso_time, wake
+from scoring.settings import Settings
+from scoring.wake import Bell
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
+
+SUCCESSFUL = frozenset({"published", "held"})
+
+
+def submit(
+    job: str | Path | Job,
+    *,
+    date: str | None = None,
+    idempotency_key: str | None = None,
+    settings: Settings | None = None,
+) -> Run:
+    """Start a run and return at once.
+
+    Args:
+        job: a `Job`, the path of a job file, or the name of one in the jobs folder.
+        date: logical date, ``YYYY-MM-DD``, for paths that hold ``{date}``.
+        idempotency_key: two calls with the same key return the same run.
+
+    Raises:
+        JobError, InputError, ModelError, OutputError: nothing was started, and why.
+        BrokerNotConfigured, LedgerUnreachable: nothing was started.
+        BrokerUnreachable: the run named in it is recorded; the sweep will start it.
+    """
+    context = open_context(settings or Settings())
+    found = job if isinstance(job, Job) else find_job(str(job), context.settings.jobs)
+    address.broker_url(context.settings)
+    created = create(
+        context,
+        found,
+        Occasion(date=date, slot=date),
+        trigger="manual",
+        idempotency_key=idempotency_key,
+    )
+    return Run(created.run.id, context)
+
+
+def get_run(run_id: str, *, settings: Settings | None = None) -> Run:
+    """A run by its id. Raises: RunNotFound, LedgerUnreachable."""
+    context = open_context(settings or Settings())
+    return Run(context.ledger.runs.get(run_id).id, context)
+
+
+def latest_runs(
+    *, job: str | None = None, limit: int = 20, settings: Settings | None = None
+) -> list[Run]:
+    """Runs, newest first."""
+    context = open_context(settings or Settings())
+    return [Run(run.id, context) for run in context.ledger.runs.latest(job=job, limit=limit)]
+
+
+def open_context(settings: Settings) -> Context:
+    """Ledger, registry and doorbell; the broker is looked for when the bell first rings.
+
+    Raises:
+        LedgerUnreachable, LedgerOutdated.
+    """
+    context = Context.open(settings, Bell(lambda: address.broker_url(settings)))
+    context.ledger.database.ready()
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run; every property asks the ledger anew."""
+
+    id: str
+    _context: Context
+
+    @property
+    def status(self) -> str:
+        """``running``, ``finishing``, ``published``, ``held``, ``failed`` or ``cancelled``."""
+        return self.record.state
+
+    @property
+    def record(self) -> RunRecord:
+        """Everything the ledger knows."""
+        return self._ledger.runs.get(self.id)
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed, if it did."""
+        return self.record.error
+
+    def wait(self, *, progress: bool = False, timeout: float | None = None) -> Run:
+        """Block until the run has ended, with a progress bar if asked; return the run.
+
+        Raises:
+            RunFailed: it failed or was cancelled.
+            TimeoutError: it has not ended after ``timeout`` seconds; it goes on regardless.
+        """
+        (run,) = follow(lambda: [self.record], show=progress, timeout=timeout)
+        if run.state not in SUCCESSFUL:
+            raise RunFailed(run.id, run.state, run.error or "no reason was recorded")
+        return self
+
+    def scores(self) -> pyarrow.dataset.Dataset:
+        """The published scores, rows in input order; ``.to_table().to_pandas()`` makes a frame.
+
+        Raises:
+            RunNotInState: the run is not published, or a later run replaced its output.
+        """
+        import pyarrow.dataset
+
+        from scoring.data.publish import published_run
+
+        run = self.record
+        output = Path(run.output)
+        if run.state != "published":
+            raise RunNotInState(run.id, run.state, "published")
+        current = published_run(output)
+        if current != run.id:
+            raise RunNotInState(run.id, f"replaced by {current or 'nothing'}", "still in place")
+        parts = sorted(str(part) for part in output.glob("part-*.parquet"))
+        return pyarrow.dataset.dataset(parts, format="parquet")
+
+    def report(self) -> dict[str, Any]:
+        """The drift report. Raises: RunNotInState: the run has none yet."""
+        run = self.record
+        path = Path(run.artifacts) / "drift.json"
+        if not path.is_file():
+            raise RunNotInState(run.id, run.state, "finished, and so has a drift report")
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def retry(self) -> Run:
+        """Go on with a failed or cancelled run; finished chunks are kept.
+
+        Raises: RunNotInState, BrokerUnreachable.
+        """
+        numbers = self._ledger.runs.retry(self.id)
+        record = self.record
+        if numbers:
+            wake(self._context, record, numbers)
+        else:
+            self._context.doorbell.finish(record)
+        return self
+
+    def cancel(self) -> Run:
+        """Stop the run; nothing of it is published. Raises: RunNotInState."""
+        if not self._ledger.runs.cancel(self.id):
+            raise RunNotInState(self.id, self.status, "running")
+        return self
+
+    def release(self, who: str) -> Run:
+        """Publish a held run. Raises: RunNotInState, BrokerUnreachable."""
+        self._ledger.runs.release(self.id, who)
+        self._context.doorbell.finish(self.record)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as ``--json`` shows it."""
+        return run_document(self.record)
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._context.ledger
+
+
+def run_document(run: RunRecord) -> dict[str, Any]:
+    """A run's JSON: the fields that commands promise."""
+    return {
+        "id": run.id,
+        "job": run.job,
+        "slot": run.slot,
+        "trigger": run.trigger,
+        "state": run.state,
+        "model": run.model,
+        "model_version": run.model_version,
+        "model_digest": run.model_digest,
+        "variant": run.variant,
+        "engine": run.engine,
+        "device": run.device,
+        "rows_in": run.rows_in,
+        "rows_scored": run.rows_scored,
+        "rows_quarantined": run.rows_quarantined,
+        "chunks": run.chunks,
+        "chunks_done": run.chunks_done,
+        "output": run.output,
+        "artifacts": run.artifacts,
+        "report": run.report,
+        "drift_severity": run.drift_severity,
+        "created_at": iso_time(run.created_at),
+        "finished_at": iso_time(run.finished_at),
+        "error": run.error,
+    }

@@ -1,0 +1,174 @@
+"""Commands on runs: run, submit, status, runs, report, retry, cancel, release."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import date as calendar_date
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from scoring import api
+from scoring.cli import show
+from scoring.errors import JobFileInvalid
+from scoring.job import find_job
+from scoring.ledger import RunRecord
+from scoring.progress import follow
+from scoring.settings import Settings
+from scoring.stack import QUEUES, Stack
+
+JobArgument = Annotated[str, typer.Argument(help="A job file, or the name of one in the folder.")]
+RunArgument = Annotated[str, typer.Argument(help="A run's id, as `scoring runs` lists it.")]
+DateOption = Annotated[
+    str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Logical date of the run.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the root."""
+    for command in (run, submit, status, runs, report, retry, cancel, release):
+        app.command()(command)
+
+
+def run(job: JobArgument, date: DateOption = None, json: JsonOption = False) -> None:
+    """Score a job now and wait for it, with a progress bar.
+
+    Uses the configured broker; without one, starts the embedded services for as long as it takes.
+    """
+    settings = Settings()
+    found = find_job(job, settings.jobs)
+    _check_date(date)
+    if settings.broker_url:
+        _finish(_follow(api.submit(found, date=date), json=json), json=json)
+        return
+    with Stack(settings, queues=(*QUEUES, found.execution.queue)) as stack:
+        submitted = api.submit(found, date=date)
+        _finish(_follow(submitted, json=json, stack=stack), json=json)
+
+
+def submit(
+    job: JobArgument,
+    date: DateOption = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A second submission with the same key starts nothing.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Start a run and return at once; print its id."""
+    _check_date(date)
+    submitted = api.submit(job, date=date, idempotency_key=idempotency_key)
+    if json:
+        show.document(submitted.to_dict())
+    else:
+        typer.echo(submitted.id)
+
+
+def status(run: RunArgument, json: JsonOption = False) -> None:
+    """Show one run."""
+    found = api.get_run(run).to_dict()
+    if json:
+        show.document(found)
+    else:
+        show.table(show.run_details(found))
+
+
+def runs(
+    job: Annotated[str | None, typer.Option(help="Only runs of this job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """List runs, newest first."""
+    found = [one.record for one in api.latest_runs(job=job, limit=limit)]
+    if json:
+        show.document([api.run_document(one) for one in found])
+    else:
+        show.table(show.runs_table(found))
+
+
+def report(run: RunArgument, json: JsonOption = False) -> None:
+    """Show the drift report of a run."""
+    found = api.get_run(run)
+    drift = found.report()
+    if json:
+        show.document(drift)
+        return
+    rows = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("column", "role", "psi", "severity", "nulls"):
+        rows.add_column(name, justify="right" if name in ("psi", "nulls") else "left")
+    for column in drift["columns"]:
+        psi = column["psi"]
+        rows.add_row(
+            column["name"],
+            column["role"],
+            "-" if psi is None else f"{psi:.3f}",
+            show.severity(column["severity"]),
+            f"{column['current']['null_share']:.1%}",
+        )
+    show.say(drift["verdict"])
+    show.table(rows)
+    show.say(f"The page: {found.record.report}")
+
+
+def retry(run: RunArgument, json: JsonOption = False) -> None:
+    """Go on with a failed or cancelled run; finished chunks are kept."""
+    _changed(api.get_run(run).retry(), json=json)
+
+
+def cancel(run: RunArgument, json: JsonOption = False) -> None:
+    """Stop a run; nothing of it is published."""
+    _changed(api.get_run(run).cancel(), json=json)
+
+
+def release(run: RunArgument, json: JsonOption = False) -> None:
+    """Publish a run that is held back."""
+    _changed(api.get_run(run).release(getpass.getuser()), json=json)
+
+
+def _changed(found: api.Run, *, json: bool) -> None:
+    if json:
+        show.document(found.to_dict())
+    else:
+        show.say(f"{found.id} is {found.status}")
+
+
+def _follow(submitted: api.Run, *, json: bool, stack: Stack | None = None) -> RunRecord:
+    """Wait with a progress bar; keep some stack alive if the run depends on an embedded one."""
+
+    def keep_alive() -> None:
+        if stack is not None:
+            stack.ensure()
+
+    (ended,) = follow(lambda: [submitted.record], show=not json, each=keep_alive)
+    return ended
+
+
+def _finish(ended: RunRecord, *, json: bool) -> None:
+    """Print how the run ended, and leave with its exit code."""
+    if json:
+        show.document(api.run_document(ended))
+    else:
+        show.table(show.runs_table([ended]))
+        if ended.state == "published":
+            show.say(f"Scores: {ended.output}")
+        if ended.report:
+            show.say(f"Drift:  {ended.report}")
+        if ended.state == "held":
+            show.say(f"Held because of its drift. Publish it with: scoring release {ended.id}")
+        if ended.error:
+            show.say(f"[bold red]error:[/] {escape(ended.error)}")
+    raise typer.Exit(show.EXIT_CODES[ended.state])
+
+
+def _check_date(date: str | None) -> None:
+    if date is None:
+        return
+    try:
+        calendar_date.fromisoformat(date)
+    except ValueError:
+        raise JobFileInvalid(
+            "--date", [f"{date!r} is not a date; give one as YYYY-MM-DD, for example 2026-11-23"]
+        ) from None

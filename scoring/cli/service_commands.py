@@ -1,0 +1,84 @@
+"""Commands on the installation: up, doctor, db upgrade."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+import typer
+from rich.table import Table
+
+from scoring import api
+from scoring.cli import show
+from scoring.cli.checks import checks
+from scoring.cli.run_commands import JsonOption
+from scoring.ledger import Ledger
+from scoring.settings import Settings
+from scoring.stack import Stack
+
+database_app = typer.Typer(no_args_is_help=True, help="The ledger's database.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the root."""
+    app.command()(up)
+    app.command()(doctor)
+    app.add_typer(database_app, name="db")
+
+
+def up() -> None:
+    """Run the embedded services here until Ctrl-C: broker, worker, beat, Flower, MLflow."""
+    settings = Settings()
+    api.open_context(settings)
+    asked_to_stop = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        asked_to_stop.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    show.say("starting broker, worker, beat, Flower and MLflow ...")
+    with Stack(settings, pages=True) as stack:
+        addresses = stack.ensure()
+        if not stack.running:
+            show.say(f"a stack already runs in {settings.home} (process {addresses.pid})")
+            return
+        for name, value in (
+            ("broker", addresses.broker),
+            ("Flower", addresses.flower),
+            ("MLflow", addresses.mlflow),
+            ("ledger", settings.database_url),
+            ("registry", settings.tracking_uri),
+            ("jobs", settings.jobs),
+            ("logs", settings.logs),
+        ):
+            show.say(f"{name:>9}  {value}")
+        show.say("ready; Ctrl-C stops everything")
+        while not asked_to_stop.wait(0.5):
+            stack.check()
+        show.say("stopping ...")
+
+
+def doctor(json: JsonOption = False) -> None:
+    """Check that everything a run needs is there, and say what is missing."""
+    found = checks(Settings())
+    if json:
+        show.document([check.to_dict() for check in found])
+    else:
+        rows = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("check", "", "found"):
+            rows.add_column(name, overflow="fold")
+        for check in found:
+            mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
+            rows.add_row(check.name, mark[check.verdict], check.found)
+        show.table(rows)
+    raise typer.Exit(1 if any(check.verdict == "bad" for check in found) else 0)
+
+
+@database_app.command()
+def upgrade() -> None:
+    """Bring the ledger's tables to this version."""
+    settings = Settings()
+    ledger = Ledger.open(settings.database_url, settings.lease_seconds)
+    show.say(f"the ledger at {ledger.database} is at revision {ledger.database.upgrade()}")

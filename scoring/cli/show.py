@@ -1,0 +1,83 @@
+"""How commands print: JSON on standard output, tables for people, problems on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from scoring.ledger import RunRecord
+
+STATE_STYLES = {
+    "published": "green",
+    "held": "yellow",
+    "failed": "red",
+    "cancelled": "magenta",
+    "running": "cyan",
+    "finishing": "cyan",
+}
+SEVERITY_STYLES = {"none": "green", "small": "yellow", "moderate": "dark_orange", "severe": "red"}
+EXIT_CODES = {"published": 0, "failed": 1, "held": 3, "cancelled": 4}
+
+
+def document(value: object) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def table(rows: Table) -> None:
+    Console().print(rows)
+
+
+def say(text: str) -> None:
+    """A line for a person, on standard error."""
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+def problem(error: Exception) -> None:
+    """What went wrong, on standard error."""
+    Console(stderr=True).print(
+        f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+    )
+
+
+def runs_table(runs: Sequence[RunRecord]) -> Table:
+    """Runs, one a line."""
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "slot", "state", "version", "chunks", "rows", "quarantined", "drift"):
+        right = name in ("chunks", "rows", "quarantined")
+        found.add_column(name, justify="right" if right else "left", overflow="fold")
+    for run in runs:
+        found.add_row(
+            run.id,
+            run.slot or "-",
+            f"[{STATE_STYLES.get(run.state, '')}]{run.state}[/]",
+            run.model_version or "-",
+            f"{run.chunks_done}/{run.chunks}",
+            f"{run.rows_scored:,}/{run.rows_in:,}",
+            f"{run.rows_quarantined:,}",
+            severity(run.drift_severity),
+        )
+    return found
+
+
+def run_details(found: Mapping[str, Any]) -> Table:
+    """One run, a field a line."""
+    details = Table(box=None, pad_edge=False, show_header=False)
+    details.add_column(style="bold")
+    details.add_column(overflow="fold")
+    for name, value in found.items():
+        if value is not None:
+            text = f"{value:,}" if isinstance(value, int) else escape(str(value))
+            details.add_row(name.replace("_", " "), text)
+    return details
+
+
+def severity(name: str | None) -> str:
+    """A drift severity in its colour."""
+    return "-" if name is None else f"[{SEVERITY_STYLES.get(name, '')}]{name}[/]"

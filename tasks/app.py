@@ -1,0 +1,108 @@
+"""The Celery application and its settings.
+
+Children are spawned, not forked: CUDA does not survive a fork. Messages are acknowledged after
+the work and may come twice; the ledger decides who works. Results are not kept: the ledger has
+them.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+from celery import Celery, signals
+from kombu import Exchange, Queue
+
+from schedules.beat import beat_schedule
+from scoring import address, telemetry
+from scoring.errors import BrokerNotConfigured
+from scoring.job import load_jobs
+from scoring.runs import Context
+from scoring.settings import Settings
+from scoring.wake import CONTROL, PRIORITY_STEPS, TRANSPORT_OPTIONS, VISIBILITY_SECONDS, Bell
+
+log = telemetry.logger(__name__)
+
+REDIS_DEFAULT = "redis://127.0.0.1:6379/0"
+"""What Celery users expect when nothing is configured."""
+SOFT_SHUTDOWN_SECONDS = 60.0
+"""Near one chunk: what a worker that is told to stop may still finish."""
+
+
+def _broker(settings: Settings) -> str:
+    try:
+        return address.broker_url(settings)
+    except BrokerNotConfigured:
+        return REDIS_DEFAULT
+
+
+def _queue(name: str) -> Queue:
+    """A queue with an exchange and key of its own: by default all would share the first's."""
+    return Queue(name, Exchange(name), routing_key=name)
+
+
+def _configured(settings: Settings) -> Celery:
+    jobs, faults = load_jobs(settings.jobs)
+    for fault in faults:
+        log.error("job_file_invalid", file=fault.source, error=str(fault))
+    made = Celery("nightscore", broker=_broker(settings), include=["tasks.scoring_tasks"])
+    made.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_track_started=True,
+        task_send_sent_event=True,
+        task_default_queue="cpu",
+        task_queues=[_queue(name) for name in (CONTROL, "cpu", "celery")],
+        task_create_missing_queues=True,
+        task_queue_max_priority=max(PRIORITY_STEPS),
+        worker_prefetch_multiplier=1,
+        worker_pool_start_method="spawn",
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_soft_shutdown_timeout=SOFT_SHUTDOWN_SECONDS,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={**TRANSPORT_OPTIONS, "max_retries": None},
+        result_backend_transport_options=dict(TRANSPORT_OPTIONS),
+        visibility_timeout=VISIBILITY_SECONDS,
+        beat_scheduler="celery.beat:Scheduler",
+        beat_schedule=beat_schedule(jobs, settings.sweep_seconds),
+        timezone="UTC",
+        enable_utc=True,
+    )
+    return made
+
+
+app = _configured(Settings())
+
+
+@cache
+def context() -> Context:
+    """This process's ledger, registry and loaded models."""
+    settings = Settings()
+    return Context.open(settings, Bell(lambda: str(app.conf.broker_url)))
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _prepare_worker(sender: Any, **_: Any) -> None:
+    """Before the children start: the tables are there, and each child knows its share of cores."""
+    telemetry.configure(Settings().log)
+    context().ledger.database.ready()
+    children = getattr(sender, "concurrency", None) or os.cpu_count() or 1
+    os.environ["SCORING_WORKERS"] = str(children)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // children)))
+
+
+@signals.worker_process_init.connect  # type: ignore[untyped-decorator]
+def _prepare_child(**_: Any) -> None:
+    telemetry.configure(Settings().log)
+
+
+@signals.beat_init.connect  # type: ignore[untyped-decorator]
+def _prepare_beat(**_: Any) -> None:
+    telemetry.configure(Settings().log)

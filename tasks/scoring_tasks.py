@@ -1,0 +1,45 @@
+"""The tasks: each hands its ids to the engine and returns a word for the log and Flower."""
+
+from __future__ import annotations
+
+from schedules import due
+from scoring import runs
+from scoring.job import find_job
+from scoring.runs import PRIORITY_TONIGHT, Occasion
+from scoring.wake import FINISH_RUN, SCORE_CHUNK, START_DUE, START_RUN, SWEEP
+from tasks.app import app, context
+
+
+@app.task(name=SCORE_CHUNK)  # type: ignore[untyped-decorator]  # celery is untyped
+def score_chunk(run_id: str, number: int) -> str:
+    """Score one chunk of a run, unless somebody else has it."""
+    return runs.score_chunk(context(), run_id, number)
+
+
+@app.task(name=FINISH_RUN)  # type: ignore[untyped-decorator]
+def finish_run(run_id: str) -> str:
+    """Publish or hold a run whose chunks are all committed."""
+    return runs.finish_run(context(), run_id)
+
+
+@app.task(name=START_RUN)  # type: ignore[untyped-decorator]
+def start_run(job: str, date: str | None = None) -> str:
+    """Start a run of a job in the jobs folder; for applications that cannot import `scoring`."""
+    found = find_job(job, context().settings.jobs)
+    occasion = Occasion(date=date, slot=date)
+    return runs.create_or_record(
+        context(), found, occasion, trigger="manual", priority=PRIORITY_TONIGHT
+    ).id
+
+
+@app.task(name=START_DUE)  # type: ignore[untyped-decorator]
+def start_due(job: str) -> list[str]:
+    """Start the slots of a scheduled job that are due."""
+    return due.start_due(context(), job)
+
+
+@app.task(name=SWEEP)  # type: ignore[untyped-decorator]
+def sweep() -> dict[str, int]:
+    """Wake what was lost, and start what beat missed."""
+    due.start_due(context())
+    return runs.sweep(context())

