@@ -6,8 +6,8 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from pathlib import Path
 
+from scoring.models.registry import artifact_location
 from scoring.settings import Settings
 
 
@@ -37,14 +37,5 @@ def _experiment(name: str) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    return str(mlflow.create_experiment(name, artifact_location=_artifact_location(name)))
-
-
-def _artifact_location(name: str) -> str | None:
-    """Beside an SQLite file, where MLflow would take the current folder; else MLflow's choice."""
-    import mlflow
-
-    uri = str(mlflow.get_tracking_uri())
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts" / name).as_uri()
+    location = artifact_location(str(mlflow.get_tracking_uri()), name)
+    return str(mlflow.create_experiment(name, artifact_location=location))

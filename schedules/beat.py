@@ -68,7 +68,7 @@ def beat_schedule(jobs: Sequence[Job], sweep_seconds: float) -> dict[str, dict[s
     }
     for job in jobs:
         if job.schedule is not None:
-            entries[job.name] = {
+            entries[f"start {job.name}"] = {  # no job name has a space: none replaces the sweep
                 "task": START_DUE,
                 "schedule": CronSchedule(job.schedule),
                 "kwargs": {"job": job.name},

@@ -1,7 +1,9 @@
 """Cron arithmetic: the slots of a schedule. Pure: times come in, times go out.
 
 Cron lines are read in the schedule's own time zone and follow Debian's cron across clock changes:
-a time that the clock skips in spring is due once at the change, a time it repeats in autumn once.
+a time that the clock skips in spring is due once at the change, a time it repeats in autumn once,
+the first time round. A line with a star in minute or hour goes by elapsed time instead: nothing
+in the hour that is skipped, twice as often in the hour that is repeated.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ def slots_between(schedule: Schedule, after: datetime, until: datetime) -> Itera
     first = _start(schedule, zone)
     begin = max(after, first - timedelta(seconds=1)) if first else after
     for slot in CronSim(schedule.cron, begin.astimezone(zone)):
+        slot = slot.astimezone(UTC).astimezone(zone)  # one name per instant, on the clock's face
         ended = schedule.end is not None and slot.date() > schedule.end
         if ended or slot.astimezone(UTC) > until:
             return
@@ -43,13 +46,14 @@ def next_slot(schedule: Schedule, after: datetime) -> datetime | None:
 def to_start(slots: Sequence[datetime], now: datetime, catch_up: str) -> list[datetime]:
     """Which of the due slots start a run: those on time, and missed ones as ``catch_up`` says.
 
-    ``none``: no missed slot; ``latest``: only the newest due slot; ``all``: every one.
+    ``none``: no missed slot; ``latest``: the newest, where it was missed; ``all``: every one.
     """
     if catch_up == "all":
         return list(slots)
+    on_time = [slot for slot in slots if now - slot <= ON_TIME]
     if catch_up == "latest":
-        return list(slots[-1:])
-    return [slot for slot in slots if now - slot <= ON_TIME]
+        return on_time or list(slots[-1:])
+    return on_time
 
 
 def before_first(schedule: Schedule) -> datetime | None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from schedules.cron import ON_TIME, before_first, slots_between, to_start
 from scoring import telemetry
+from scoring.errors import ServiceError
 from scoring.job import Job, Schedule, load_jobs
 from scoring.runs import (
     PRIORITY_BACKFILL,
@@ -30,25 +31,33 @@ def start_due(context: Context, name: str | None = None) -> list[str]:
     started = []
     for job in jobs:
         if job.schedule is not None and name in (None, job.name):
-            started += _start_due(context, job, job.schedule)
+            try:
+                started += _start_due(context, job, job.schedule)
+            except ServiceError:  # down for every job
+                raise
+            except Exception:  # not decided on, so looked at again; the other jobs go on
+                log.exception("schedule_failed", job=job.name)
     return started
 
 
 def _start_due(context: Context, job: Job, schedule: Schedule) -> list[str]:
-    first = before_first(schedule)
     slots = context.ledger.slots
-    after = slots.considered_until(job.name, None if first is None else first.timestamp())
     now = slots.now()
+    after = slots.considered_until(job.name, _first_look(schedule, now))
     due = list(slots_between(schedule, _utc(after), _utc(now)))
-    if not due:
-        return []
-    taken = slots.taken(job.name)
+    taken = slots.taken(job.name) if due else {}
     started = []
     for slot in to_start(due, _utc(now), schedule.catch_up):
         if slot.isoformat() not in taken:
             started.append(_start(context, job, slot, late=_utc(now) - slot > ON_TIME))
-    slots.advance(job.name, due[-1].timestamp())
+    slots.advance(job.name, now)  # by this schedule: one that is edited later decides on no past
     return started
+
+
+def _first_look(schedule: Schedule, now: float) -> float | None:
+    """Where a schedule that was never looked at begins: at its start, if that has passed."""
+    first = before_first(schedule)
+    return None if first is None or first.timestamp() > now else first.timestamp()
 
 
 def _start(context: Context, job: Job, slot: datetime, *, late: bool) -> str:

@@ -111,7 +111,7 @@ def _pieces(files: Sequence[InputFile], target: int, *, capped: bool) -> Iterato
         first_row = 0
         for group_index, group in enumerate(file.row_groups):
             count = -(-group.rows // target)
-            if capped:
+            if capped and count > 1:
                 count = 1 if group.rows < 2 * target else min(count, PIECES_PER_ROW_GROUP)
             for piece in range(count):
                 skip = group.rows * piece // count

@@ -26,7 +26,8 @@ class _Rows(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = f"{task.speed:,.0f} rows/s" if task.speed else "- rows/s"
-        return Text(f"{int(task.completed):,}/{int(task.total or 0):,} rows  {speed}")
+        done = f"{int(task.completed):,}/{int(task.total or 0):,} rows"
+        return Text(f"{done}  {speed}", no_wrap=True)
 
 
 def follow(

@@ -13,7 +13,13 @@ import structlog
 
 
 def logger(name: str) -> Any:
-    """A logger whose events are snake_case names with fields, never sentences."""
+    """A logger whose events are snake_case names with fields, never sentences.
+
+    Where nobody has configured logging (`scoring` imported into an application), only warnings
+    are written.
+    """
+    if not structlog.is_configured():
+        configure("console", logging.WARNING)
     return structlog.get_logger(module=name.removeprefix("scoring."))
 
 

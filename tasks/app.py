@@ -20,7 +20,15 @@ from scoring.errors import BrokerNotConfigured
 from scoring.job import load_jobs
 from scoring.runs import Context
 from scoring.settings import Settings
-from scoring.wake import CONTROL, PRIORITY_STEPS, TRANSPORT_OPTIONS, VISIBILITY_SECONDS, Bell
+from scoring.wake import (
+    CONTROL,
+    PRIORITY_STEPS,
+    SEND_OPTIONS,
+    SWEEP,
+    TRANSPORT_OPTIONS,
+    VISIBILITY_SECONDS,
+    Bell,
+)
 
 log = telemetry.logger(__name__)
 
@@ -105,4 +113,6 @@ def _prepare_child(**_: Any) -> None:
 
 @signals.beat_init.connect  # type: ignore[untyped-decorator]
 def _prepare_beat(**_: Any) -> None:
+    """A beat that was down looks at once for what it missed, not at its first interval."""
     telemetry.configure(Settings().log)
+    app.send_task(SWEEP, queue=CONTROL, priority=0, **SEND_OPTIONS)

@@ -6,6 +6,7 @@ ledger, a home and output folders of its own.
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from scoring.ledger import Database, Ledger
+from scoring.models.registry import artifact_location
 from scoring.settings import Settings
 from scoring.stack import Stack
 
@@ -73,8 +75,13 @@ def ledger(database_url: str) -> Iterator[Ledger]:
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A real MLflow registry, shared by the session: give models names of their own."""
-    folder = tmp_path_factory.mktemp("registry")
-    return f"sqlite:///{folder}/mlflow.db"
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db"
+    # Models that tests log land in an experiment with a place of its own, not in ./mlruns.
+    MlflowClient(uri).create_experiment("tests", artifact_location(uri, "tests"))
+    os.environ["MLFLOW_EXPERIMENT_NAME"] = "tests"
+    return uri
 
 
 @pytest.fixture

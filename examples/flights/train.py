@@ -53,13 +53,16 @@ class TrainResult:
     """Features of January to June, for the drift reference."""
 
 
-def train(folder: Path) -> TrainResult:
-    """Fit, test and register a version, and write its features to ``folder/train.parquet``."""
+def train(folder: Path, tracking_uri: str = "") -> TrainResult:
+    """Fit, test and register a version, and write its features to ``folder/train.parquet``.
+
+    ``tracking_uri`` defaults to the one that Nightscore reads.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = fit(departures(TRAINED_ON), late(TRAINED_ON))
     auc = measure(pipeline, departures(TESTED_ON), late(TESTED_ON))
-    registered = register(pipeline, auc)
+    registered = register(pipeline, auc, tracking_uri)
 
     train_path = folder / "train.parquet"
     pq.write_table(departures(TRAINED_ON).select(FEATURES), train_path)
@@ -84,11 +87,11 @@ def measure(pipeline: Pipeline, table: pa.Table, labels: pa.ChunkedArray) -> flo
     return float(roc_auc_score(truth, pipeline.predict_proba(features)[:, 1]))
 
 
-def register(pipeline: Pipeline, auc: float) -> int:
+def register(pipeline: Pipeline, auc: float, tracking_uri: str = "") -> int:
     """Store the pipeline as a new version of the registered model and give it the alias."""
     import mlflow
 
-    with tempfile.TemporaryDirectory() as scratch, tracked_run(NAME):
+    with tempfile.TemporaryDirectory() as scratch, tracked_run(NAME, tracking_uri):
         file = Path(scratch) / "pipeline.joblib"
         joblib.dump(pipeline, file)
         mlflow.log_metric("auc_july", auc)

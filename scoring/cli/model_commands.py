@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from scoring import api, reference
 from scoring.cli import show
@@ -48,9 +47,7 @@ def profile(
     if json:
         show.document(reference.document(found))
         return
-    rows = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("column", "role", "kind", "rows", "nulls"):
-        rows.add_column(name, justify="right" if name in ("rows", "nulls") else "left")
+    rows = show.listing("column", "role", "kind", ">rows", ">nulls")
     for column in reference.document(found)["columns"]:
         rows.add_row(
             column["name"],

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from scoring import api
 from scoring.cli import show
@@ -96,9 +95,7 @@ def report(run: RunArgument, json: JsonOption = False) -> None:
     if json:
         show.document(drift)
         return
-    rows = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("column", "role", "psi", "severity", "nulls"):
-        rows.add_column(name, justify="right" if name in ("psi", "nulls") else "left")
+    rows = show.listing("column", "role", ">psi", "severity", ">nulls")
     for column in drift["columns"]:
         psi = column["psi"]
         rows.add_row(

@@ -7,7 +7,6 @@ import threading
 from types import FrameType
 
 import typer
-from rich.table import Table
 
 from scoring import api
 from scoring.cli import show
@@ -66,9 +65,7 @@ def doctor(json: JsonOption = False) -> None:
     if json:
         show.document([check.to_dict() for check in found])
     else:
-        rows = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("check", "", "found"):
-            rows.add_column(name, overflow="fold")
+        rows = show.listing("check", "", "found")
         for check in found:
             mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
             rows.add_row(check.name, mark[check.verdict], check.found)

@@ -31,7 +31,8 @@ def document(value: object) -> None:
 
 
 def table(rows: Table) -> None:
-    Console().print(rows)
+    """A table on standard output; a narrow terminal wraps its lines, cells are never cut."""
+    Console(highlight=False).print(rows, crop=False, no_wrap=True, overflow="ignore")
 
 
 def say(text: str) -> None:
@@ -48,29 +49,40 @@ def problem(error: Exception) -> None:
 
 def runs_table(runs: Sequence[RunRecord]) -> Table:
     """Runs, one a line."""
-    found = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "slot", "state", "version", "chunks", "rows", "quarantined", "drift"):
-        right = name in ("chunks", "rows", "quarantined")
-        found.add_column(name, justify="right" if right else "left", overflow="fold")
+    found = listing("run", "slot", "state", "version", "drift", ">chunks", ">rows", ">quarantined")
     for run in runs:
         found.add_row(
             run.id,
-            run.slot or "-",
+            slot(run.slot),
             f"[{STATE_STYLES.get(run.state, '')}]{run.state}[/]",
             run.model_version or "-",
+            severity(run.drift_severity),
             f"{run.chunks_done}/{run.chunks}",
             f"{run.rows_scored:,}/{run.rows_in:,}",
             f"{run.rows_quarantined:,}",
-            severity(run.drift_severity),
         )
     return found
+
+
+def listing(*columns: str) -> Table:
+    """An empty table; a column whose name begins with > is aligned to the right."""
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        found.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+    return found
+
+
+def slot(text: str | None) -> str:
+    """A slot to the minute, in the schedule's own time."""
+    return "-" if text is None else text[:16].replace("T", " ")
 
 
 def run_details(found: Mapping[str, Any]) -> Table:
     """One run, a field a line."""
     details = Table(box=None, pad_edge=False, show_header=False)
     details.add_column(style="bold")
-    details.add_column(overflow="fold")
+    details.add_column(no_wrap=True)
     for name, value in found.items():
         if value is not None:
             text = f"{value:,}" if isinstance(value, int) else escape(str(value))

@@ -60,7 +60,7 @@ class PartWriter:
         """Append rows; the first batch fixes the schema."""
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
-        self._waiting_bytes += batch.get_total_buffer_size()
+        self._waiting_bytes += batch.nbytes
         if self._waiting_rows >= ROW_GROUP_ROWS or self._waiting_bytes >= ROW_GROUP_BYTES:
             self._flush()
 

@@ -8,12 +8,15 @@ meanwhile fails the run instead of mixing two versions.
 from __future__ import annotations
 
 import glob
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +30,10 @@ READ_BUFFER = 2**20
 """Bytes read ahead per column: rows stream, however large a row group is."""
 HIDDEN = (".", "_")
 """Prefixes of files and folders that a search passes over, as Spark and Arrow do."""
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""How a hive folder spells null."""
+NUMBERS = frozenset({"INT32", "INT64", "FLOAT", "DOUBLE"})
+"""Physical types whose statistics are numbers."""
 
 
 class Frozen(Protocol):
@@ -69,11 +76,21 @@ def scan(path: str, columns: Sequence[str]) -> list[Scanned]:
 
 
 def check_columns(scanned: Sequence[Scanned], needed: Sequence[str]) -> None:
-    """Raise `InputColumnsMissing` unless every file has every needed column."""
+    """Raise unless every file has every needed column, once.
+
+    Raises:
+        InputColumnsMissing, InputUnreadable.
+    """
     for one in scanned:
-        missing = [name for name in needed if name not in one.schema.names]
+        counts = Counter(one.schema.names)
+        missing = [name for name in needed if name not in counts]
         if missing:
             raise InputColumnsMissing(one.file.path, missing, one.schema.names)
+        for name in needed:
+            if counts[name] > 1:
+                raise InputUnreadable(
+                    one.file.path, f"it has {counts[name]} columns named {name!r}"
+                )
 
 
 def read(
@@ -126,17 +143,26 @@ def _find(path: str) -> list[str]:
     if not glob.has_magic(path):
         return []
     found: set[str] = set()
+    named = frozenset(place.parts)
     for match in glob.iglob(path, recursive=True):
+        if any(part.startswith(HIDDEN) and part not in named for part in Path(match).parts):
+            continue
         if os.path.isdir(match):
             found.update(_walk(Path(match)))
-        elif not os.path.basename(match).startswith(HIDDEN):
+        else:
             found.add(match)
     return sorted(found)
 
 
 def _walk(folder: Path) -> Iterator[str]:
     for where, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        here = Path(where).resolve()
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(HIDDEN)
+            and not here.is_relative_to((here / name).resolve())  # a link back up has no end
+        ]
         for name in names:
             if name.endswith((".parquet", ".pq", ".parq")) and not name.startswith(HIDDEN):
                 yield os.path.join(where, name)
@@ -150,7 +176,7 @@ def _scan_file(path: str, columns: frozenset[str]) -> Scanned:
     except (pa.ArrowException, OSError) as error:
         raise InputUnreadable(path, str(error)) from error
     partitions = tuple(
-        (name, value) for name, value in _partitions(path) if name not in schema.names
+        (name, value) for name, value in _partitions(path).items() if name not in schema.names
     )
     for name, _ in partitions:
         schema = schema.append(pa.field(name, pa.string()))
@@ -164,7 +190,7 @@ def _scan_file(path: str, columns: frozenset[str]) -> Scanned:
             partitions=partitions,
         ),
         schema=schema,
-        minima=_minima(groups),
+        minima=_minima(groups, columns),
     )
 
 
@@ -180,27 +206,30 @@ def _row_group(group: pq.RowGroupMetaData, columns: frozenset[str]) -> RowGroup:
     )
 
 
-def _minima(groups: Sequence[pq.RowGroupMetaData]) -> dict[str, float]:
+def _minima(groups: Sequence[pq.RowGroupMetaData], columns: frozenset[str]) -> dict[str, float]:
     """Least values of plain numeric columns, from the footer's statistics."""
     least: dict[str, float] = {}
     for group in groups:
         for index in range(group.num_columns):
             chunk = group.column(index)
-            statistics = chunk.statistics
-            if statistics is None or not statistics.has_min_max:
+            name = chunk.path_in_schema
+            if columns and name not in columns:
                 continue
-            value = statistics.min
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                name = chunk.path_in_schema
-                least[name] = min(float(value), least.get(name, float(value)))
+            statistics = chunk.statistics
+            if statistics is None or not statistics.has_min_max or not _is_plain(statistics):
+                continue
+            least[name] = min(float(statistics.min), least.get(name, math.inf))
     return least
 
 
-def _partitions(path: str) -> Iterator[tuple[str, str]]:
-    for part in Path(path).parent.parts:
-        name, equals, value = part.partition("=")
-        if equals and name:
-            yield name, value
+def _is_plain(statistics: pq.Statistics) -> bool:
+    """Whether the values are numbers as stored, not dates or decimals behind numbers."""
+    return statistics.physical_type in NUMBERS and statistics.logical_type.type in ("NONE", "INT")
+
+
+def _partitions(path: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in Path(path).parent.parts)
+    return {unquote(name): unquote(value) for name, equals, value in pairs if equals and name}
 
 
 def _rows(
@@ -230,7 +259,11 @@ def _in_order(
     batch: pa.RecordBatch, columns: Sequence[str], partitions: dict[str, str]
 ) -> pa.RecordBatch:
     arrays = [
-        pa.repeat(partitions[name], batch.num_rows) if name in partitions else batch.column(name)
+        _constant(partitions[name], batch.num_rows) if name in partitions else batch.column(name)
         for name in columns
     ]
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def _constant(value: str, rows: int) -> pa.Array:
+    return pa.nulls(rows, pa.string()) if value == NO_VALUE else pa.repeat(value, rows)

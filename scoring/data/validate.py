@@ -1,8 +1,8 @@
 """The signature, row by row: what fits goes to the model, what does not is quarantined.
 
 A column whose type is right and that has no nulls costs nothing. Conversions that cannot lose a
-value are made (int to float, a whole float to int, any timestamp to UTC); float64 is rounded to
-float32 when the model takes that.
+value are made (int to float, a whole float to int, any timestamp to UTC), in lists too; a number
+is rounded to the float that the model takes, unless it would become infinite.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
+
+NO_ROWS: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,57 +84,86 @@ def validate(batch: pa.RecordBatch, expected: Sequence[Expected]) -> Validated:
 
 
 def _convert(column: pa.Array, expected: Expected) -> tuple[pa.Array, list[Rejected]]:
-    refused: list[Rejected] = []
+    name, refused = expected.name, []
     if column.null_count and not expected.allow_null:
-        refused.append(
-            Rejected(rows=_where(pc.is_null(column)), reason=f"null in column {expected.name}")
-        )
+        refused.append(Rejected(rows=_where(pc.is_null(column)), reason=f"null in column {name}"))
     if expected.width != 1:
         refused += _wrong_width(column, expected)
-        return column, refused
-    if types.is_list(expected.type):
-        return column.cast(expected.type), refused
-    converted, unfit = _cast(column, expected)
-    return converted, refused + unfit
+    if _is_list(column.type):
+        item = expected.type.value_type if types.is_list(expected.type) else expected.type
+        converted, unfit = _cast_items(column, item)
+    else:
+        item = expected.type
+        converted, unfit = _cast(column, item)
+    if len(unfit):
+        refused.append(Rejected(rows=unfit, reason=f"value in column {name} does not fit {item}"))
+    return converted, refused
 
 
-def _cast(column: pa.Array, expected: Expected) -> tuple[pa.Array, list[Rejected]]:
+def _cast_items(column: pa.Array, item: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """The lists with that item type, and the rows in which an item does not fit it."""
+    if column.type.value_type.equals(item):
+        return column, NO_ROWS
+    _, unfit = _cast(pc.list_flatten(column), item)
+    if types.is_fixed_size_list(column.type):
+        wanted = pa.list_(item, column.type.list_size)
+    else:
+        wanted = pa.list_(item)
+    rows = np.unique(pc.list_parent_indices(column).to_numpy()[unfit]) if len(unfit) else NO_ROWS
+    return pc.cast(column, wanted, safe=False), rows
+
+
+def _cast(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """The values as ``wanted``, and the rows whose value does not fit it."""
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if column.type.equals(expected.type):
-        return column, []
+    if column.type.equals(wanted):
+        return column, NO_ROWS
     if types.is_timestamp(column.type) and column.type.tz is not None:
         column = column.cast(pa.timestamp(column.type.unit, "UTC")).cast(
             pa.timestamp(column.type.unit)
         )
-    if types.is_floating(expected.type):
-        return pc.cast(column, expected.type, safe=False), []
+    if types.is_floating(wanted):
+        rounded = pc.cast(column, wanted, safe=False)
+        return rounded, _became_infinite(column, rounded)
     try:
-        return pc.cast(column, expected.type), []
+        return pc.cast(column, wanted), NO_ROWS
     except pa.ArrowInvalid:
-        forced = pc.cast(column, expected.type, safe=False)
-        back = pc.cast(forced, column.type, safe=False)
-        unfit = pc.fill_null(pc.not_equal(back, column), False)
-        return forced, [
-            Rejected(
-                rows=_where(unfit),
-                reason=f"value in column {expected.name} does not fit {expected.type}",
-            )
-        ]
+        forced = pc.cast(column, wanted, safe=False)
+        changed = pc.not_equal(_comparable(forced, column.type), _comparable(column, column.type))
+        return forced, _where(pc.fill_null(changed, False))
+
+
+def _became_infinite(column: pa.Array, rounded: pa.Array) -> npt.NDArray[np.int64]:
+    infinite = _where(pc.fill_null(pc.is_inf(rounded), False))
+    if not len(infinite) or not types.is_floating(column.type):
+        return infinite
+    return infinite[_where(pc.is_finite(column.take(pa.array(infinite))))]
+
+
+def _comparable(values: pa.Array, found: pa.DataType) -> pa.Array:
+    """Values as the type they were found in, or as one in which no number of that type wraps."""
+    if types.is_integer(found) or types.is_decimal(found):
+        return pc.cast(values, pa.decimal256(76, found.scale if types.is_decimal(found) else 0))
+    if types.is_float16(found):
+        found = pa.float32()
+    return pc.cast(values, found, safe=False)
 
 
 def _wrong_width(column: pa.Array, expected: Expected) -> list[Rejected]:
-    if types.is_fixed_size_list(column.type):
-        lengths_differ = expected.width not in (-1, column.type.list_size)
-        rows = np.arange(len(column) if lengths_differ else 0)
-    elif expected.width < 0:
-        return []
-    else:
+    """Rows whose list has too many or too few values, or no value where one should be."""
+    refused = []
+    if expected.width >= 0:
         lengths = pc.fill_null(pc.list_value_length(column), expected.width)
         rows = _where(pc.not_equal(lengths, expected.width))
-    if not len(rows):
-        return []
-    return [Rejected(rows=rows, reason=f"column {expected.name} has not {expected.width} values")]
+        reason = f"column {expected.name} has not {expected.width} values"
+        refused.append(Rejected(rows=rows, reason=reason))
+    items = pc.list_flatten(column)
+    if items.null_count and not expected.allow_null:
+        holes = pc.list_parent_indices(column).to_numpy()[_where(pc.is_null(items))]
+        reason = f"null among the values of column {expected.name}"
+        refused.append(Rejected(rows=np.unique(holes), reason=reason))
+    return [refusal for refusal in refused if len(refusal.rows)]
 
 
 def _where(mask: pa.Array) -> npt.NDArray[np.int64]:
@@ -151,6 +182,8 @@ def _converts(found: pa.DataType, wanted: pa.DataType) -> bool:
     if types.is_null(found):
         return True  # a file in which every value is missing
     number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
+    if types.is_float16(wanted):
+        return bool(number) and not types.is_decimal(found)
     if types.is_floating(wanted) or types.is_integer(wanted):
         return bool(number)
     if types.is_string(wanted):

@@ -137,6 +137,7 @@ def render_html(report: DriftReport, identity: Mapping[str, str | int | None]) -
     )
     page.filters["share"] = lambda share: "-" if share is None else f"{share:.2%}"
     page.globals["value"] = lambda value, unit: "-" if value is None else readable(value, unit)
+    page.globals["spread"] = _spread
     source = files("scoring.drift").joinpath("report.html.j2").read_text(encoding="utf-8")
     return page.from_string(source).render(
         report=report, identity={k: v for k, v in identity.items() if v is not None}
@@ -192,6 +193,12 @@ def _summary(column: NumberProfile | CategoryProfile) -> ColumnSummary:
         minimum=moments.minimum if moments else None,
         maximum=moments.maximum if moments else None,
     )
+
+
+def _spread(sd: float | None, unit: Unit) -> str:
+    if sd is None:
+        return "-"
+    return f"{sd:.6g}" if unit == "plain" else f"{sd:.6g} {unit}"
 
 
 def _verdict(columns: list[ColumnDrift], worst: ColumnDrift | None, small: float) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, exists, func, or_, select, update
 
-from scoring.errors import LeaseLost
+from scoring.errors import LeaseLost, RunNotFound
 from scoring.ledger.database import Database
 from scoring.ledger.records import ChunkRecord, Claim, Committed
 from scoring.ledger.tables import chunks, database_now, runs
@@ -112,9 +112,10 @@ class Chunks:
             )
         )
         with self._database.transaction() as connection:
-            if connection.execute(done).rowcount != 1:
-                raise self._lost(connection, claim)
+            # The run's row first, as `Runs.retry` locks them: the other order can deadlock.
             if connection.execute(counted).rowcount != 1:
+                raise self._lost(connection, claim)
+            if connection.execute(done).rowcount != 1:
                 raise self._lost(connection, claim)
             return connection.execute(finishing(claim.run_id)).rowcount == 1
 
@@ -173,11 +174,13 @@ class Chunks:
                 )
 
     def get(self, run_id: str, number: int) -> ChunkRecord:
-        """One chunk."""
+        """One chunk. Raises: RunNotFound."""
         with self._database.reading() as connection:
             row = connection.execute(
                 select(chunks).where(chunks.c.run_id == run_id, chunks.c.number == number)
-            ).one()
+            ).one_or_none()
+        if row is None:
+            raise RunNotFound(run_id)
         return ChunkRecord(**row._mapping)
 
     def of(self, run_id: str) -> list[ChunkRecord]:
@@ -212,4 +215,5 @@ def _held(claim: Claim):  # type: ignore[no-untyped-def]  # a boolean column exp
         chunks.c.number == claim.number,
         chunks.c.state == "leased",
         chunks.c.attempt == claim.attempt,
+        chunks.c.worker == claim.worker,  # a number that was handed back is given out again
     )

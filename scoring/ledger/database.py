@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from scoring.errors import LedgerOutdated, LedgerUnreachable
@@ -23,6 +23,8 @@ CONNECT_SECONDS = 5
 """How long PostgreSQL may take to answer before we say so."""
 LOCK_SECONDS = 30
 """How long a writer waits for SQLite's one write lock, or for a PostgreSQL row."""
+UPGRADE_LOCK = 0x4E53  # "NS"
+"""PostgreSQL's advisory lock that one upgrade holds at a time."""
 
 
 class Database:
@@ -102,6 +104,8 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(_migrations()))
         with self.transaction() as connection:
+            if self._url.get_backend_name() == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -109,12 +113,14 @@ class Database:
     def _answering(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError) as error:
-            raise LedgerUnreachable(str(self), _first_line(error)) from error
         except DatabaseError as error:
-            if "no such table" in str(error) or "UndefinedTable" in str(error):
+            if _lacks_tables(error):
                 raise LedgerOutdated(str(self), "nothing yet", REVISION) from error
+            if isinstance(error, OperationalError):
+                raise LedgerUnreachable(str(self), _first_line(error)) from error
             raise
+        except InterfaceError as error:
+            raise LedgerUnreachable(str(self), _first_line(error)) from error
 
 
 def _engine(url: Any) -> Engine:
@@ -129,7 +135,10 @@ def _engine(url: Any) -> Engine:
             },
         )
     if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerUnreachable(str(url), str(error)) from error
     engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS})
     event.listen(engine, "connect", _sqlite_connected)
     event.listen(engine, "begin", _sqlite_begin)
@@ -151,6 +160,11 @@ def _migrations() -> Path:
     """Migrations lie in ``alembic/`` of a checkout and inside the package of a wheel."""
     packaged = Path(__file__).parent / "migrations"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "alembic"
+
+
+def _lacks_tables(error: DBAPIError) -> bool:
+    missing = "no such table" in str(error.orig)  # SQLite
+    return missing or type(error.orig).__name__ == "UndefinedTable"  # PostgreSQL
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -1,9 +1,8 @@
 """The life of a run: running -> finishing -> published or held; failed or cancelled from any.
 
 *Finishing* means that every chunk is committed and one finisher, the holder of the finish lease,
-may publish. *Ended* (published, held, failed, cancelled) is final but for `reopen`, `retry` and
-`release`. A run's state gates its chunks: nothing is claimed, renewed or committed unless the run
-is running.
+may publish. *Ended* (published, held, failed, cancelled) is final but for `retry` and `release`.
+A run's state gates its chunks: nothing is claimed, renewed or committed unless the run is running.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from sqlalchemy import Connection, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from scoring.errors import RunNotFound, RunNotInState
+from scoring.ledger import history
 from scoring.ledger.chunks import finishing
 from scoring.ledger.database import Database
 from scoring.ledger.records import ENDED, InputRecord, NewRun, RunRecord
-from scoring.ledger.tables import chunks, database_now, events, inputs, runs, slots
+from scoring.ledger.tables import chunks, database_now, inputs, runs, slots
 from scoring.plan import Chunk, InputFile, spans_to_json
 
 
@@ -98,6 +98,7 @@ class Runs:
                         )
                     )
                 self._insert(connection, run, values)
+                history.append(connection, run.id, "failed", {"error": error})
         except IntegrityError:
             earlier = self._earlier(run, by_slot=take_slot)
             if earlier is None:
@@ -215,7 +216,7 @@ class Runs:
         with self._database.transaction() as connection:
             if connection.execute(ended).rowcount != 1:
                 return False
-            _note(connection, hold.run_id, state, {"error": error} if error else {})
+            history.append(connection, hold.run_id, state, {"error": error} if error else {})
             return True
 
     def fail(self, run_id: str, error: str) -> bool:
@@ -239,7 +240,7 @@ class Runs:
         )
         with self._database.transaction() as connection:
             if connection.execute(let_go).rowcount == 1:
-                _note(connection, run_id, "released", {"who": who})
+                history.append(connection, run_id, "released", {"who": who})
                 return
         raise RunNotInState(run_id, self.get(run_id).state, "held")
 
@@ -247,14 +248,14 @@ class Runs:
         """Let a failed or cancelled run go on; return the chunks that are not done.
 
         Committed chunks stay committed. Attempts start again at the next number, so an attempt
-        from before cannot commit.
+        from before cannot commit. Attempts and time are granted as the job gave them at first.
 
         Raises:
             RunNotFound, RunNotInState: the run is not failed or cancelled, or was never planned.
         """
         with self._database.transaction() as connection:
-            most = select(runs.c.max_attempts, runs.c.job_json).where(runs.c.id == run_id)
-            if connection.execute(most).one_or_none() is None:
+            known = select(runs.c.id).where(runs.c.id == run_id)
+            if connection.execute(known).one_or_none() is None:
                 raise RunNotFound(run_id)
             reopened = (
                 update(runs)
@@ -277,23 +278,25 @@ class Runs:
                 .returning(chunks.c.number, chunks.c.attempt)
             )
             rows = connection.execute(undone).all()
-            self._allow_more_attempts(connection, run_id, max((r.attempt for r in rows), default=0))
+            self._grant_again(connection, run_id, max((r.attempt for r in rows), default=0))
             connection.execute(finishing(run_id))
-            _note(connection, run_id, "retried", {"chunks": len(rows)})
+            history.append(connection, run_id, "retried", {"chunks": len(rows)})
         return sorted(row.number for row in rows)
 
     def note(self, run_id: str | None, event: str, **detail: Any) -> None:
         """Append to the run's history."""
         with self._database.transaction() as connection:
-            _note(connection, run_id, event, detail)
+            history.append(connection, run_id, event, detail)
 
     def _insert(self, connection: Connection, run: NewRun, values: dict[str, Any]) -> None:
         connection.execute(insert(runs).values(**values))
-        _note(connection, run.id, "created", {"trigger": run.trigger, "slot": run.slot})
+        history.append(connection, run.id, "created", {"trigger": run.trigger, "slot": run.slot})
 
     def _earlier(self, run: NewRun, *, by_slot: bool) -> RunRecord | None:
         if run.idempotency_key is not None:
-            return self.with_idempotency_key(run.idempotency_key)
+            earlier = self.with_idempotency_key(run.idempotency_key)
+            if earlier is not None:
+                return earlier
         if not by_slot:
             return None
         with self._database.reading() as connection:
@@ -311,16 +314,20 @@ class Runs:
         with self._database.transaction() as connection:
             if connection.execute(stopped).rowcount != 1:
                 return False
-            _note(connection, run_id, state, {"error": error})
+            history.append(connection, run_id, state, {"error": error})
             return True
 
-    def _allow_more_attempts(self, connection: Connection, run_id: str, used: int) -> None:
-        """A retry grants each chunk as many attempts as the job gave it at first."""
-        granted = connection.execute(
-            select(runs.c.job_json).where(runs.c.id == run_id)
-        ).scalar_one()
-        more = used + int(json.loads(granted)["execution"]["max_attempts"])
-        connection.execute(update(runs).where(runs.c.id == run_id).values(max_attempts=more))
+    def _grant_again(self, connection: Connection, run_id: str, used: int) -> None:
+        """As many attempts per chunk, and as much time, as the job gave the run at first."""
+        run = connection.execute(
+            select(runs.c.job_json, runs.c.deadline_at).where(runs.c.id == run_id)
+        ).one()
+        job = json.loads(run.job_json)
+        granted: dict[str, Any] = {"max_attempts": used + int(job["execution"]["max_attempts"])}
+        if run.deadline_at is not None:
+            minutes = float(job["schedule"]["deadline_minutes"])
+            granted["deadline_at"] = database_now() + 60.0 * minutes
+        connection.execute(update(runs).where(runs.c.id == run_id).values(**granted))
 
 
 def _values(run: NewRun, *, chunks_total: int, rows_in: int) -> dict[str, Any]:
@@ -381,14 +388,6 @@ def _finishing_by(hold: Finishing) -> Any:
         runs.c.id == hold.run_id,
         runs.c.state == "finishing",
         runs.c.finish_attempt == hold.attempt,
-    )
-
-
-def _note(connection: Connection, run_id: str | None, event: str, detail: dict[str, Any]) -> None:
-    connection.execute(
-        insert(events).values(
-            run_id=run_id, at=database_now(), event=event, detail=json.dumps(detail)
-        )
     )
 
 

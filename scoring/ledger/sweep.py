@@ -10,9 +10,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, exists, or_, select, update
 
+from scoring.ledger import history
 from scoring.ledger.chunks import finishing
 from scoring.ledger.database import Database
 from scoring.ledger.tables import chunks, database_now, runs
+
+OVERDUE = (
+    "not finished by its deadline ([schedule] deadline_minutes); nothing is published, the "
+    "earlier output stands. `scoring retry` goes on where it stopped."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +121,15 @@ class Sweep:
                         runs.c.created_at < before,
                     ),
                     and_(chunks.c.state == "waiting", chunks.c.sent_at < before),
-                    and_(chunks.c.state == "leased", chunks.c.lease_until < database_now()),
+                    and_(
+                        chunks.c.state == "leased",
+                        chunks.c.lease_until < database_now(),
+                        or_(
+                            chunks.c.sent_at.is_(None),
+                            chunks.c.sent_at <= chunks.c.lease_until,
+                            chunks.c.sent_at < before,
+                        ),
+                    ),
                 ),
             )
             .order_by(runs.c.priority, runs.c.created_at, chunks.c.number)
@@ -164,16 +178,14 @@ class Sweep:
         late = (
             update(runs)
             .where(runs.c.state == "running", runs.c.deadline_at < database_now())
-            .values(
-                state="failed",
-                finished_at=database_now(),
-                error="not finished by its deadline ([schedule] deadline_minutes); nothing is "
-                "published, the earlier output stands. `scoring retry` goes on where it stopped.",
-            )
+            .values(state="failed", finished_at=database_now(), error=OVERDUE)
             .returning(runs.c.id)
         )
         with self._database.transaction() as connection:
-            return list(connection.execute(late).scalars())
+            failed = list(connection.execute(late).scalars())
+            for run_id in failed:
+                history.append(connection, run_id, "failed", {"error": OVERDUE})
+        return failed
 
 
 def _run_is(state: str):  # type: ignore[no-untyped-def]  # an Exists expression

@@ -27,7 +27,7 @@ def names(raw: Sequence[str | None], outputs: Sequence[Field], model: str) -> di
     the model's own names stand, or ``score`` for a single output.
     """
     wanted = [field.name for field in outputs]
-    if wanted and all(name in raw for name in wanted):
+    if wanted and all(name is not None and name in raw for name in wanted):
         return {raw.index(name): str(name) for name in wanted}
     if len(wanted) == len(raw):
         if len(raw) == 1:

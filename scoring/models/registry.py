@@ -113,7 +113,9 @@ class Registry:
             name = f"nightscore/{version.name}"
             experiment = client.get_experiment_by_name(name)
             experiment_id = (
-                experiment.experiment_id if experiment else client.create_experiment(name)
+                experiment.experiment_id
+                if experiment
+                else client.create_experiment(name, artifact_location(self._uri, name))
             )
             run = client.create_run(
                 experiment_id, run_name=f"reference profile of version {version.version}"
@@ -163,3 +165,14 @@ class Registry:
             raise RegistryUnreachable(self._uri, error.message.splitlines()[0]) from error
         except OSError as error:
             raise RegistryUnreachable(self._uri, str(error)) from error
+
+
+def artifact_location(tracking_uri: str, experiment: str) -> str | None:
+    """Where a new experiment keeps its files: beside an SQLite store, else MLflow's choice.
+
+    MLflow would put the files of an SQLite store into the current folder, wherever that is.
+    """
+    if not tracking_uri.startswith("sqlite:///"):
+        return None
+    folder = Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent
+    return (folder / "mlartifacts" / experiment).as_uri()
