@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from benchmarks.models import COLUMNS, Which, input_rows, onnx_file, register
 from scoring import Job, Settings, get_run, reference, submit
 from scoring.api import open_context
 from scoring.ledger import Ledger
+from scoring.settings import cores
 from scoring.stack import Stack
 
 LOOP_BATCH: dict[Which, int] = {"trees": 8_192, "network": 256}
@@ -181,7 +181,7 @@ def main() -> None:
                     memory(engine, model, options.memory or [2_000_000, 8_000_000])
                 else:
                     compare(engine, model, input_rows(model, options.rows), options.runs, folder)
-    print(f"on {os.cpu_count()} cores")
+    print(f"on {cores()} cores")
 
 
 if __name__ == "__main__":

@@ -145,8 +145,9 @@ class Run:
     def retry(self) -> Run:
         """Go on with a failed or cancelled run; finished chunks are kept.
 
-        Raises: RunNotInState, BrokerUnreachable.
+        Raises: RunNotInState, BrokerNotConfigured, BrokerUnreachable.
         """
+        address.broker_url(self._context.settings)
         numbers = self._ledger.runs.retry(self.id)
         record = self.record
         if numbers:
@@ -162,7 +163,8 @@ class Run:
         return self
 
     def release(self, who: str) -> Run:
-        """Publish a held run. Raises: RunNotInState, BrokerUnreachable."""
+        """Publish a held run. Raises: RunNotInState, BrokerNotConfigured, BrokerUnreachable."""
+        address.broker_url(self._context.settings)
         self._ledger.runs.release(self.id, who)
         self._context.doorbell.finish(self.record)
         return self

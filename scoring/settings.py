@@ -15,6 +15,13 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
+def cores() -> int:
+    """Cores that this process may use, which in a container can be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Settings(BaseSettings):
     """What the installation looks like. Every field is ``SCORING_<NAME>`` in the environment."""
 
@@ -42,7 +49,7 @@ class Settings(BaseSettings):
     """How long a worker may be silent before its chunk is given to another."""
     sweep_seconds: float = Field(default=30.0, gt=0)
     """How often beat looks for what was lost."""
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    workers: int = Field(default_factory=cores, ge=1)
     """Worker children on this machine; each scores with ``cores / workers`` threads."""
 
     @field_validator("data_roots", mode="before")

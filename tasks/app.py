@@ -19,7 +19,7 @@ from scoring import address, telemetry
 from scoring.errors import BrokerNotConfigured
 from scoring.job import load_jobs
 from scoring.runs import Context
-from scoring.settings import Settings
+from scoring.settings import Settings, cores
 from scoring.wake import (
     CONTROL,
     PRIORITY_STEPS,
@@ -74,6 +74,7 @@ def _configured(settings: Settings) -> Celery:
         worker_soft_shutdown_timeout=SOFT_SHUTDOWN_SECONDS,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_transport_options={**TRANSPORT_OPTIONS, "max_retries": None},
         result_backend_transport_options=dict(TRANSPORT_OPTIONS),
@@ -101,9 +102,9 @@ def _prepare_worker(sender: Any, **_: Any) -> None:
     """Before the children start: the tables are there, and each child knows its share of cores."""
     telemetry.configure(Settings().log)
     context().ledger.database.ready()
-    children = getattr(sender, "concurrency", None) or os.cpu_count() or 1
+    children = getattr(sender, "concurrency", None) or cores()
     os.environ["SCORING_WORKERS"] = str(children)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // children)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // children)))
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]

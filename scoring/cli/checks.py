@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from scoring.errors import BrokerNotConfigured, ScoringError
 from scoring.job import load_jobs
 from scoring.ledger import Ledger
 from scoring.models import Registry
-from scoring.settings import Settings
+from scoring.settings import Settings, cores
 from scoring.wake import Bell, without_password
 
 Verdict = Literal["ok", "note", "bad"]
@@ -103,8 +102,7 @@ def _jobs(settings: Settings) -> tuple[Verdict, str]:
 
 
 def _devices(settings: Settings) -> tuple[Verdict, str]:
-    cores = os.cpu_count() or 1
-    cpu = f"{cores} cores, {settings.workers} worker children"
+    cpu = f"{cores()} cores, {settings.workers} worker children"
     if not Path("/dev/nvidiactl").exists():
         return "note", f"{cpu}; no NVIDIA GPU: device = 'cuda' would fail here"
     import onnxruntime

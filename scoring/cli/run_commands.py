@@ -11,15 +11,18 @@ from rich.markup import escape
 
 from scoring import api
 from scoring.cli import show
-from scoring.errors import JobFileInvalid
+from scoring.errors import JobFileInvalid, RunNotFound
 from scoring.job import find_job
 from scoring.ledger import RunRecord
 from scoring.progress import follow
 from scoring.settings import Settings
 from scoring.stack import QUEUES, Stack
 
+LATEST = "latest"
 JobArgument = Annotated[str, typer.Argument(help="A job file, or the name of one in the folder.")]
-RunArgument = Annotated[str, typer.Argument(help="A run's id, as `scoring runs` lists it.")]
+RunArgument = Annotated[
+    str, typer.Argument(help="A run's id, as `scoring runs` lists it, or `latest`.")
+]
 DateOption = Annotated[
     str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Logical date of the run.")
 ]
@@ -45,8 +48,8 @@ def run(job: JobArgument, date: DateOption = None, json: JsonOption = False) -> 
         _finish(_follow(api.submit(found, date=date), json=json), json=json)
         return
     with Stack(settings, queues=(*QUEUES, found.execution.queue)) as stack:
-        submitted = api.submit(found, date=date)
-        _finish(_follow(submitted, json=json, stack=stack), json=json)
+        ended = _follow(api.submit(found, date=date), json=json, stack=stack)
+    _finish(ended, json=json)
 
 
 def submit(
@@ -68,7 +71,7 @@ def submit(
 
 def status(run: RunArgument, json: JsonOption = False) -> None:
     """Show one run."""
-    found = api.get_run(run).to_dict()
+    found = _find(run).to_dict()
     if json:
         show.document(found)
     else:
@@ -90,7 +93,7 @@ def runs(
 
 def report(run: RunArgument, json: JsonOption = False) -> None:
     """Show the drift report of a run."""
-    found = api.get_run(run)
+    found = _find(run)
     drift = found.report()
     if json:
         show.document(drift)
@@ -112,17 +115,26 @@ def report(run: RunArgument, json: JsonOption = False) -> None:
 
 def retry(run: RunArgument, json: JsonOption = False) -> None:
     """Go on with a failed or cancelled run; finished chunks are kept."""
-    _changed(api.get_run(run).retry(), json=json)
+    _changed(_find(run).retry(), json=json)
 
 
 def cancel(run: RunArgument, json: JsonOption = False) -> None:
     """Stop a run; nothing of it is published."""
-    _changed(api.get_run(run).cancel(), json=json)
+    _changed(_find(run).cancel(), json=json)
 
 
 def release(run: RunArgument, json: JsonOption = False) -> None:
     """Publish a run that is held back."""
-    _changed(api.get_run(run).release(getpass.getuser()), json=json)
+    _changed(_find(run).release(getpass.getuser()), json=json)
+
+
+def _find(run: str) -> api.Run:
+    if run != LATEST:
+        return api.get_run(run)
+    newest = api.latest_runs(limit=1)
+    if not newest:
+        raise RunNotFound(run)
+    return newest[0]
 
 
 def _changed(found: api.Run, *, json: bool) -> None:
@@ -139,7 +151,14 @@ def _follow(submitted: api.Run, *, json: bool, stack: Stack | None = None) -> Ru
         if stack is not None:
             stack.ensure()
 
-    (ended,) = follow(lambda: [submitted.record], show=not json, each=keep_alive)
+    try:
+        (ended,) = follow(lambda: [submitted.record], show=not json, each=keep_alive)
+    except KeyboardInterrupt:
+        show.say(
+            f"{submitted.id} is kept as it is: it goes on where a worker is (`scoring up`), "
+            f"`scoring cancel {submitted.id}` drops it"
+        )
+        raise
     return ended
 
 

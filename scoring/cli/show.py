@@ -22,6 +22,7 @@ STATE_STYLES = {
     "finishing": "cyan",
 }
 SEVERITY_STYLES = {"none": "green", "small": "yellow", "moderate": "dark_orange", "severe": "red"}
+WIDEST = 10_000
 EXIT_CODES = {"published": 0, "failed": 1, "held": 3, "cancelled": 4}
 
 
@@ -32,7 +33,8 @@ def document(value: object) -> None:
 
 def table(rows: Table) -> None:
     """A table on standard output; a narrow terminal wraps its lines, cells are never cut."""
-    Console(highlight=False).print(rows, crop=False, no_wrap=True, overflow="ignore")
+    needed = Console(width=WIDEST).measure(rows).maximum
+    Console(highlight=False, width=max(Console().width, needed)).print(rows)
 
 
 def say(text: str) -> None:

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ LOCK_SECONDS = 30
 """How long a finisher waits for another one to swap a folder beside its own."""
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+PART = re.compile(r"part-\d{5,}\.parquet")
 
 
 def staging_folder(template: str, output: Path, run_id: str) -> Path:
@@ -41,14 +43,12 @@ def staging_folder(template: str, output: Path, run_id: str) -> Path:
     ``key=value`` is the table's root, and a reader may well scan all of that. So the staging
     folder lies beside the root, or inside it, hidden, when the root is a filesystem of its own.
     """
-    depth = len(output.parts)
-    for part in reversed(Path(template).parts):
-        if "{" not in part and "=" not in part:
-            break
-        depth -= 1
-    root = Path(*output.parts[:depth])
-    if depth == len(output.parts):
+    parts = Path(template).parts
+    varying = (index for index, part in enumerate(parts) if "{" in part or "=" in part)
+    first = next(varying, len(parts))
+    if first == len(parts):
         return output.parent / STAGING / run_id
+    root = Path(*output.parts[: first - len(parts)])
     beside = root.parent if _same_filesystem(root, root.parent) else root
     return beside / STAGING / run_id
 
@@ -65,8 +65,14 @@ def check_output(output: Path) -> None:
     if not output.is_dir():
         raise OutputOccupied(str(output), "a file")
     names = sorted(os.listdir(output))
-    if names and MANIFEST not in names:
-        raise OutputOccupied(str(output), f"{len(names)} files ({names[0]}, ...)")
+    foreign = [name for name in names if not _is_ours(name)] if MANIFEST in names else names
+    if foreign:
+        raise OutputOccupied(str(output), f"{len(foreign)} files ({foreign[0]}, ...)")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether we wrote it, or it is hidden: what desktops and network filesystems leave behind."""
+    return bool(PART.fullmatch(name)) or name in (MANIFEST, SUCCESS) or name.startswith(".")
 
 
 def published_run(output: Path) -> str | None:
@@ -150,6 +156,7 @@ def _link(source: Path, target: Path) -> None:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV):
             raise
         shutil.copyfile(source, target)
+        _sync(target)
 
 
 def _exchange(ready: Path, output: Path) -> None:
@@ -175,8 +182,8 @@ def _write(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -135,10 +135,13 @@ def _cast(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, npt.NDArray[
 
 
 def _became_infinite(column: pa.Array, rounded: pa.Array) -> npt.NDArray[np.int64]:
-    infinite = _where(pc.fill_null(pc.is_inf(rounded), False))
-    if not len(infinite) or not types.is_floating(column.type):
-        return infinite
-    return infinite[_where(pc.is_finite(column.take(pa.array(infinite))))]
+    infinite = pc.is_inf(rounded)
+    if not pc.any(infinite).as_py():
+        return NO_ROWS
+    rows = _where(pc.fill_null(infinite, False))
+    if not types.is_floating(column.type):
+        return rows
+    return rows[_where(pc.is_finite(column.take(pa.array(rows))))]
 
 
 def _comparable(values: pa.Array, found: pa.DataType) -> pa.Array:

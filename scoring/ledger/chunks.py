@@ -112,10 +112,9 @@ class Chunks:
             )
         )
         with self._database.transaction() as connection:
-            # The run's row first, as `Runs.retry` locks them: the other order can deadlock.
-            if connection.execute(counted).rowcount != 1:
-                raise self._lost(connection, claim)
             if connection.execute(done).rowcount != 1:
+                raise self._lost(connection, claim)
+            if connection.execute(counted).rowcount != 1:
                 raise self._lost(connection, claim)
             return connection.execute(finishing(claim.run_id)).rowcount == 1
 

@@ -6,7 +6,6 @@ opens a ledger.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from scoring import telemetry
 from scoring.job import Job
 from scoring.ledger import Ledger, RunRecord
 from scoring.models import Engine, EngineOptions, ModelCache, Registry, Version, load, read_model
-from scoring.settings import Settings
+from scoring.settings import Settings, cores
 
 log = telemetry.logger(__name__)
 
@@ -100,7 +99,7 @@ class Context:
     @property
     def threads(self) -> int:
         """Threads inside one call of a model, so that worker children share the cores."""
-        return max(1, (os.cpu_count() or 1) // self.settings.workers)
+        return max(1, cores() // self.settings.workers)
 
 
 def pinned_version(run: RunRecord) -> Version:

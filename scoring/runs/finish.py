@@ -228,7 +228,7 @@ def _manifest(
         "rows_in": run.rows_in,
         "rows_scored": run.rows_scored,
         "rows_quarantined": run.rows_quarantined,
-        "drift_severity": report.severity,
+        "drift_severity": report.severity if report.reference else None,
         "artifacts": run.artifacts,
         "columns": [{"name": field.name, "type": str(field.type)} for field in schema],
         "parts": [
@@ -252,7 +252,7 @@ def _end(
     ended = context.ledger.runs.end(
         hold,
         state,
-        drift_severity=report.severity,
+        drift_severity=report.severity if report.reference else None,
         report=str(artifacts / "drift.html"),
     )
     log.info("run_ended" if ended else "lease_lost", state=state)
