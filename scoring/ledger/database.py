@@ -116,7 +116,7 @@ class Database:
         except DatabaseError as error:
             if _lacks_tables(error):
                 raise LedgerOutdated(str(self), "nothing yet", REVISION) from error
-            if isinstance(error, OperationalError):
+            if isinstance(error, OperationalError) or type(error) is DatabaseError:  # or damaged
                 raise LedgerUnreachable(str(self), _first_line(error)) from error
             raise
         except InterfaceError as error:

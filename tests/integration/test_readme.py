@@ -86,12 +86,12 @@ def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_demo_runs_twice_and_leaves_nothing_running() -> None:
+def test_the_demo_runs_twice_and_leaves_nothing_running(tmp_path: Path) -> None:
     for _ in range(2):
         printed = subprocess.run(
             [*python(), "-m", "examples.flights.demo"],
             cwd=ROOT,
-            env=environment(ROOT),
+            env=environment(tmp_path),
             capture_output=True,
             text=True,
             timeout=DEADLINE_SECONDS,
