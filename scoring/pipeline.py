@@ -218,7 +218,6 @@ class _Attempt:
 
     def _predict(self, slab: _Slab) -> None:
         if slab.features.num_rows == 0:
-            slab.outputs = self._engine.empty()
             return
         try:
             slab.outputs = self._engine.predict(slab.features)
@@ -241,11 +240,10 @@ class _Attempt:
             else (numbers[:0])
         )
         pieces = [found for _, _, found in good]
-        slab.outputs = (
-            {name: pa.concat_arrays([piece[name] for piece in pieces]) for name in pieces[0]}
-            if pieces
-            else self._engine.empty()
-        )
+        if pieces:
+            slab.outputs = {
+                name: pa.concat_arrays([piece[name] for piece in pieces]) for name in pieces[0]
+            }
 
     def _halve(
         self,
@@ -278,6 +276,8 @@ class _Attempt:
             while (slab := _get(predicted, self._stop)) is not None:
                 with self._timed("write"):
                     self._quarantine(slab)
+                    if not slab.outputs:  # none of its rows could be scored
+                        continue
                     self._writer.write(self._part_rows(slab))
                 with self._timed("profile_outputs"):
                     self._profile_outputs(slab.outputs)

@@ -7,6 +7,7 @@ One unnamed output is ``score``. Types are exact: float32 stays float32. Shape [
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ def names(raw: Sequence[str | None], outputs: Sequence[Field], model: str) -> di
 
 def column(values: npt.NDArray[Any], model: str) -> pa.Array:
     """An array of shape [rows], [rows, 1] or [rows, k] as an Arrow column."""
+    if values.ndim == 0:
+        raise ModelFailed(model, f"it returned {values.item()!r} instead of a value for each row")
     if values.ndim > 2:
         raise ModelUnsupported(
             model, f"an output has shape {('rows', *values.shape[1:])}; a table holds at most 2"
@@ -62,28 +65,70 @@ def column(values: npt.NDArray[Any], model: str) -> pa.Array:
     return pa.array(values)
 
 
-def from_python(result: Any) -> list[tuple[str | None, Any]]:
-    """What a Python model returned, as named raw outputs: frame, series, mapping or array."""
+def from_python(result: Any, outputs: Sequence[Field]) -> list[tuple[str | None, Any]]:
+    """What a Python model returned, as named raw outputs: frame, series, mapping, tuple or array.
+
+    An array with a column for each of several declared outputs is taken apart.
+    """
     if hasattr(result, "columns") and hasattr(result, "items"):  # a data frame
         return [
             (None if isinstance(name, int) else str(name), series)
             for name, series in result.items()
         ]
     if isinstance(result, Mapping):
-        return [(str(name), np.asarray(value)) for name, value in result.items()]
+        return [(str(name), _array(value)) for name, value in result.items()]
     if hasattr(result, "to_numpy"):  # a series
         return [(None, result)]
-    return [(None, np.asarray(result))]
+    if isinstance(result, tuple):
+        return [(None, _array(value)) for value in result]
+    whole = _array(result)
+    apart = len(outputs) > 1 and whole.ndim == 2 and whole.shape[1] == len(outputs)
+    return [(None, values) for values in whole.T] if apart else [(None, whole)]
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.fromiter(value, object, len(value))
 
 
 def to_arrow(value: Any, model: str) -> pa.Array:
-    """One raw output of a Python model as an Arrow column."""
-    if hasattr(value, "to_numpy"):
-        if value.dtype == object and len(value) and isinstance(value.iloc[0], np.ndarray):
+    """One raw output of a Python model as an Arrow column, its categories spelt out."""
+    try:
+        found = _series(value, model) if hasattr(value, "to_numpy") else column(value, model)
+    except pa.ArrowException as error:
+        raise ModelUnsupported(model, f"the values of an output differ in type: {error}") from error
+    if pa.types.is_dictionary(found.type):
+        found = found.dictionary_decode()
+    return found.cast(pa.string()) if pa.types.is_large_string(found.type) else found
+
+
+def _series(value: Any, model: str) -> pa.Array:
+    if value.dtype == object and len(value) and isinstance(value.iloc[0], np.ndarray):
+        with suppress(ValueError):  # arrays of different lengths become lists, below
             return column(np.stack(value.to_list()), model)
-        converted = pa.Array.from_pandas(value)
-        return converted.combine_chunks() if isinstance(converted, pa.ChunkedArray) else converted
-    return column(value, model)
+    converted = pa.Array.from_pandas(value)
+    return converted.combine_chunks() if isinstance(converted, pa.ChunkedArray) else converted
+
+
+def settled(values: pa.Array, declared: pa.DataType | None) -> pa.Array:
+    """The column in its declared type, where a batch of Python objects only happened to lose it.
+
+    Nothing but nulls has no type, and pandas turns integers into floats where one is missing. Any
+    other type stands as the model gave it.
+    """
+    found = values.type
+    if declared is None or found.equals(declared):
+        return values
+    widened = pa.types.is_integer(found) and pa.types.is_floating(declared)
+    spoilt = pa.types.is_floating(found) and pa.types.is_integer(declared) and values.null_count
+    if pa.types.is_null(found):
+        return pa.nulls(len(values), declared)
+    if widened or spoilt:
+        with suppress(pa.ArrowInvalid):  # a value that would change keeps its type
+            return values.cast(declared)
+    return values
 
 
 def empty(outputs: Sequence[Field]) -> dict[str, pa.Array]:

@@ -313,11 +313,8 @@ def test_the_end_of_a_run_is_recorded_with_what_it_found(ledger: Ledger) -> None
     ledger.runs.end(hold, "held", drift_severity="severe", report="/artifacts/drift.html")
 
     run = ledger.runs.get(run_id)
-    assert (run.state, run.drift_severity, run.report) == (
-        "held",
-        "severe",
-        "/artifacts/drift.html",
-    )
+    assert (run.state, run.drift_severity) == ("held", "severe")
+    assert run.report == "/artifacts/drift.html"
     assert run.finished_at is not None
     assert run.finish_lease_until is None
 

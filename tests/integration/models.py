@@ -189,6 +189,13 @@ class AsSeries(PythonModel):
         return model_input["amount"] + 0.25
 
 
+class Whole(PythonModel):
+    """Whole numbers, which its signature does not mention."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+        return model_input["amount"].to_numpy().astype(np.int64)
+
+
 class AsText(PythonModel):
     """A list of words."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from scoring.errors import DeviceUnavailable
+from scoring.errors import DeviceUnavailable, ModelUnsupported
 from scoring.models import outputs
 from scoring.models.batch import FRAME_ROWS
 from scoring.models.engines import EngineOptions
@@ -28,6 +29,9 @@ class PyfuncEngine:
         self._signature = files.signature
         self.features = tuple(needed)
         self._loaded = mlflow.pyfunc.load_model(str(files.folder))
+        promised = outputs.empty(files.signature.outputs) if files.signature.outputs else {}
+        self._types = {name: values.type for name, values in promised.items()}
+        self._usual: dict[str, pa.DataType] = {}
 
     @property
     def name(self) -> str:
@@ -47,12 +51,33 @@ class PyfuncEngine:
         return not pa.types.is_integer(feature.type)  # pandas as MLflow passes it has no such value
 
     def predict(self, slab: pa.RecordBatch) -> dict[str, pa.Array]:
-        raw = outputs.from_python(self._loaded.predict(self._given(slab)))
-        names = outputs.names([name for name, _ in raw], self._signature.outputs, self._model)
+        promised = self._signature.outputs
+        raw = outputs.from_python(self._loaded.predict(self._given(slab)), promised)
+        names = outputs.names([name for name, _ in raw], promised, self._model)
         found = {
-            name: outputs.to_arrow(raw[index][1], self._model) for index, name in names.items()
+            name: self._settled(name, outputs.to_arrow(raw[index][1], self._model))
+            for index, name in names.items()
         }
         return outputs.checked(found, slab.num_rows, self._model)
+
+    def _settled(self, name: str, values: pa.Array) -> pa.Array:
+        """The output in the type that it has in every batch, so that the parts fit together."""
+        values = outputs.settled(values, self._types.get(name))
+        if pa.types.is_null(values.type):
+            raise ModelUnsupported(
+                self._model,
+                f"its output {name} is null in a whole batch and its signature does not say "
+                "which type it has: log it with the outputs in its signature",
+            )
+        usual = self._usual.setdefault(name, values.type)
+        if not values.type.equals(usual):
+            raise ModelUnsupported(
+                self._model,
+                f"its output {name} was {usual} in one batch and is {values.type} in the next: "
+                "return one type always",
+            )
+        self._types[name] = usual
+        return values
 
     def empty(self) -> dict[str, pa.Array]:
         return outputs.empty(self._signature.outputs)
@@ -63,16 +88,25 @@ class PyfuncEngine:
             return frame(slab)
         if len(self._signature.inputs) == 1 and len(self.features) > 1:
             columns = [array(column) for column in slab.columns]
-            tensor = matrix(columns, self.features[0].type.to_pandas_dtype())
-            name = self._signature.inputs[0].name
-            return tensor if name is None else {name: tensor}
-        tensors = {}
-        for field, given in zip(self._signature.inputs, self.features, strict=True):
-            values = array(slab.column(given.name))
-            if field.shape is not None and len(field.shape) > values.ndim:
-                values = values.reshape(-1, *[1] * (len(field.shape) - values.ndim))
-            tensors[field.name] = values
+            stacked = matrix(columns, self.features[0].type.to_pandas_dtype())
+            given = {self._signature.inputs[0].name: stacked}
+        else:
+            names = [field.name for field in self._signature.inputs]
+            given = dict(zip(names, [array(column) for column in slab.columns], strict=True))
+        tensors = {
+            field.name: _shaped(given[field.name], field.shape) for field in self._signature.inputs
+        }
         return tensors.get(None, tensors)
+
+
+def _shaped(values: Any, shape: tuple[int, ...] | None) -> Any:
+    """A row's values in the shape that the signature gives a row, in an array of the model's own.
+
+    Arrow's buffers are read-only, and a model may well work in place.
+    """
+    if shape is not None and len(shape) != values.ndim:
+        values = values.reshape(len(values), *shape[1:])
+    return np.require(values, requirements="W")
 
 
 def frame(slab: pa.RecordBatch) -> Any:

@@ -1,0 +1,179 @@
+"""`submit`, `get_run` and `Run`, as an application uses them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from scoring import Job, Settings, get_run, submit
+from scoring.address import broker_url
+from scoring.api import open_context
+from scoring.errors import (
+    BrokerNotConfigured,
+    BrokerUnreachable,
+    ErrorBudgetExceeded,
+    LedgerUnreachable,
+    RunFailed,
+    RunNotFound,
+    RunNotInState,
+)
+from scoring.stack import Stack, free_port
+from tests.integration.models import linear, register
+
+pytestmark = pytest.mark.slow
+ROWS = 500
+
+
+@pytest.fixture(scope="module")
+def model(tracking_uri: str) -> str:
+    import mlflow
+
+    frame = pd.DataFrame(np.zeros((4, 2), np.float32), columns=["a", "b"])
+    return register(
+        tracking_uri,
+        mlflow.onnx.log_model,
+        linear(np.array([[1.0], [2.0]], np.float32)),
+        signature=mlflow.models.infer_signature(frame, np.zeros(4, np.float32)),
+    )
+
+
+@pytest.fixture
+def job(tmp_path: Path, model: str) -> Job:
+    numbers = np.random.default_rng(7).normal(size=(ROWS, 2)).astype(np.float32)
+    table = pa.table({"id": np.arange(ROWS), "a": numbers[:, 0], "b": numbers[:, 1]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    return Job(
+        name="api",
+        model=model,
+        key=["id"],
+        input={"path": str(tmp_path / "rows.parquet")},
+        output={"path": str(tmp_path / "scores")},
+    )
+
+
+def test_a_submitted_job_is_scored_and_read_back(stack: Settings, job: Job) -> None:
+    run = submit(job, settings=stack).wait(timeout=60)
+
+    scores = run.scores()
+    rows = pq.read_table(job.input.path)
+    assert isinstance(scores, pyarrow.dataset.Dataset)
+    frame = scores.to_table().to_pandas()
+    assert list(frame.columns) == ["id", "score"]
+    assert frame["id"].tolist() == list(range(ROWS))
+    expected = rows["a"].to_numpy() + 2 * rows["b"].to_numpy()
+    np.testing.assert_allclose(frame["score"], expected, rtol=1e-5)
+    assert run.status == "published"
+    assert run.report()["rows"] == ROWS
+    assert get_run(run.id, settings=stack).to_dict() == run.to_dict()
+
+
+def test_the_same_idempotency_key_returns_the_same_run(stack: Settings, job: Job) -> None:
+    first = submit(job, idempotency_key="once", settings=stack)
+    second = submit(job, idempotency_key="once", settings=stack)
+
+    assert second.id == first.id
+    first.wait(timeout=60)
+    assert submit(job, idempotency_key="once", settings=stack).status == "published"
+
+
+def test_scores_of_a_replaced_run_are_refused_not_mixed(stack: Settings, job: Job) -> None:
+    first = submit(job, settings=stack).wait(timeout=60)
+    second = submit(job, settings=stack).wait(timeout=60)
+
+    with pytest.raises(RunNotInState, match=f"replaced by {second.id}"):
+        first.scores()
+
+
+def test_a_failed_run_raises_its_reason_and_can_be_retried(
+    stack: Settings, job: Job, tmp_path: Path
+) -> None:
+    rows = pq.read_table(job.input.path)
+    holes = rows.set_column(1, "a", pa.array([None] * ROWS, pa.float32()))
+    pq.write_table(holes, tmp_path / "rows.parquet")
+
+    run = submit(job, settings=stack)
+    with pytest.raises(RunFailed, match="null in column a"):
+        run.wait(timeout=60)
+    assert run.status == "failed"
+    assert not (tmp_path / "scores").exists()
+
+    with pytest.raises(RunFailed, match="could not be scored"):
+        run.retry().wait(timeout=60)
+    assert ErrorBudgetExceeded.__doc__
+
+
+def test_a_cancelled_run_publishes_nothing(settings: Settings, job: Job, tmp_path: Path) -> None:
+    port = free_port()
+    with pytest.raises(BrokerUnreachable) as unreachable:
+        submit(
+            job, settings=settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{port}"})
+        )
+    run = get_run(str(unreachable.value.run), settings=settings)
+
+    run.cancel()
+
+    assert run.status == "cancelled"
+    with pytest.raises(RunNotInState, match="is cancelled"):
+        run.cancel()
+    with pytest.raises(RunFailed, match="cancelled by a person"):
+        run.wait()
+    assert not (tmp_path / "scores").exists()
+
+
+def test_an_unreachable_broker_is_one_error_within_seconds_and_the_sweep_picks_the_run_up(
+    settings: Settings, job: Job
+) -> None:
+    nobody = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
+    open_context(nobody)  # creating the ledger is not what is timed
+
+    with pytest.raises(BrokerUnreachable, match="the sweep will start it") as unreachable:
+        submit(job, settings=nobody)
+
+    run_id = str(unreachable.value.run)
+    assert get_run(run_id, settings=settings).status == "running"
+    with Stack(settings):
+        assert get_run(run_id, settings=settings).wait(timeout=60).status == "published"
+
+
+def test_an_unreachable_database_is_one_error_within_seconds(settings: Settings, job: Job) -> None:
+    url = f"postgresql://someone:hidden@127.0.0.1:{free_port()}/ledger"
+    broken = settings.model_copy(update={"database_url": url, "broker_url": "redis://127.0.0.1:1"})
+
+    with pytest.raises(LedgerUnreachable, match="did not answer") as unreachable:
+        submit(job, settings=broken)
+
+    assert "hidden" not in str(unreachable.value)
+
+
+def test_without_any_broker_nothing_is_started(settings: Settings, job: Job) -> None:
+    with pytest.raises(BrokerNotConfigured, match="scoring up"):
+        submit(job, settings=settings)
+
+    assert open_context(settings).ledger.runs.latest() == []
+    with pytest.raises(BrokerNotConfigured):
+        broker_url(settings)
+
+
+def test_an_unknown_run_is_said_to_be_unknown(settings: Settings) -> None:
+    with pytest.raises(RunNotFound, match="no run 'nope'"):
+        get_run("nope", settings=settings)
+
+
+def test_waiting_has_a_limit_that_leaves_the_run_alone(settings: Settings, job: Job) -> None:
+    nobody = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
+    with pytest.raises(BrokerUnreachable) as unreachable:
+        submit(job, settings=nobody)
+    run = get_run(str(unreachable.value.run), settings=settings)
+
+    with pytest.raises(TimeoutError, match=run.id):
+        run.wait(timeout=0.1)
+
+    assert run.status == "running"
+    assert run.record.created_at <= time.time() + 1
