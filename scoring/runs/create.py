@@ -118,20 +118,37 @@ def create(
         if earlier is not None:
             return Created(run=earlier, new=False)
     prepared = prepare(context, job, occasion)
-    _freeze_frame(prepared)
-    created = context.ledger.runs.create(
-        _new_run(prepared, trigger, idempotency_key, priority),
-        [one.file for one in prepared.scanned],
-        prepared.chunks,
-        take_slot=occasion.scheduled,
-    )
+    created = _record(context, prepared, trigger, idempotency_key, priority)
     if not created.new:
-        publish.discard(prepared.places.staging)
         return created
     _write_plan(prepared)
     log.info("run_created", run=created.run.id, model=prepared.version.uri, rows=prepared.rows)
     wake(context, created.run, [chunk.number for chunk in prepared.chunks])
     return created
+
+
+def _record(
+    context: Context,
+    prepared: Prepared,
+    trigger: str,
+    idempotency_key: str | None,
+    priority: int,
+) -> Created:
+    """Write the frozen frame, then the run; the frame goes again unless the run is new."""
+    _freeze_frame(prepared)
+    new = False
+    try:
+        created = context.ledger.runs.create(
+            _new_run(prepared, trigger, idempotency_key, priority),
+            [one.file for one in prepared.scanned],
+            prepared.chunks,
+            take_slot=prepared.occasion.scheduled,
+        )
+        new = created.new
+        return created
+    finally:
+        if not new:
+            publish.discard(prepared.places.staging)
 
 
 def create_or_record(

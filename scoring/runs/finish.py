@@ -40,9 +40,6 @@ from scoring.runs.identity import is_dead_here, this_worker
 
 log = telemetry.logger(__name__)
 
-FINISH_ATTEMPTS = 5
-"""Tries at finishing before an unexpected error fails the run."""
-
 
 def finish_run(context: Context, run_id: str) -> str:
     """Finish the run if nobody else is; return what became of it."""
@@ -51,6 +48,8 @@ def finish_run(context: Context, run_id: str) -> str:
         if hold is None:
             return "not free"
         run = context.ledger.runs.get(run_id)
+        if hold.attempt > run.max_attempts:
+            return _fail(context, hold, _exhausted(run.max_attempts, "its worker died each time"))
         with _Renewing(context, hold):
             try:
                 return _finish(context, run, hold)
@@ -60,15 +59,18 @@ def finish_run(context: Context, run_id: str) -> str:
                 return _fail(context, hold, str(error))
             except Exception as error:
                 log.exception("finish_failed", attempt=hold.attempt)
-                if hold.attempt < FINISH_ATTEMPTS:
+                if hold.attempt < run.max_attempts:
                     context.ledger.runs.expire_finish(run_id, hold.attempt)
                     return "finish failed"
-                return _fail(
-                    context,
-                    hold,
-                    f"finishing failed {hold.attempt} times, last: {type(error).__name__}: {error}."
-                    " Scored parts are kept; nothing is published, the earlier output stands.",
-                )
+                why = f"{type(error).__name__}: {error}"
+                return _fail(context, hold, _exhausted(hold.attempt, why))
+
+
+def _exhausted(attempts: int, why: str) -> str:
+    return (
+        f"finishing failed {attempts} times, last: {why}. Scored parts are kept; nothing is "
+        "published, the earlier output stands. `scoring retry` finishes it again."
+    )
 
 
 def _claim(context: Context, run_id: str) -> Finishing | None:

@@ -10,7 +10,7 @@ import os
 import socket
 from functools import cache
 
-import psutil
+from scoring.processes import started
 
 
 @cache
@@ -25,19 +25,12 @@ def _host() -> str:
 def this_worker() -> str:
     """The name of this process."""
     pid = os.getpid()
-    return f"{_host()}/{pid}/{psutil.Process(pid).create_time():.2f}"
+    return f"{_host()}/{pid}/{started(pid)}"
 
 
 def is_dead_here(worker: str | None) -> bool:
     """Whether ``worker`` ran on this host and is gone. False for workers elsewhere."""
     if worker is None or worker.count("/") != 3:
         return False
-    host, namespace, pid, started = worker.split("/")
-    if f"{host}/{namespace}" != _host():
-        return False
-    try:
-        process = psutil.Process(int(pid))
-        same = f"{process.create_time():.2f}" == started
-        return not same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    host, namespace, pid, began = worker.split("/")
+    return f"{host}/{namespace}" == _host() and started(int(pid)) != began

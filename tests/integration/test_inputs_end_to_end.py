@@ -266,6 +266,22 @@ def test_a_slab_without_a_good_row_does_not_disturb_the_others(
     assert scores["score"].to_pylist() == [1, 2]
 
 
+def test_a_file_without_a_single_value_of_a_column_is_scored_or_refused_row_by_row(
+    context: Context, tracking_uri: str, make_job: Maker, write: Writer, tmp_path: Path
+) -> None:
+    signature = ModelSignature(inputs=Schema([ColSpec("double", "amount", required=False)]))
+    model = register(tracking_uri, mlflow.pyfunc.log_model, models.AsSeries(), signature=signature)
+    write("a.parquet", {"amount": pa.nulls(2)})
+    write("b.parquet", {"amount": [1.0, None]})
+    write("c.parquet", {"amount": pa.nulls(1)})
+    job = make_job(model, execution={"chunk_rows": 4})
+
+    ended = score_here(context, create(context, job, Occasion(), trigger="manual").run)
+
+    assert (ended.state, ended.error, ended.chunks) == ("published", None, 2)
+    assert pq.read_table(tmp_path / "out")["score"].to_pylist() == [None, None, 1.25, None, None]
+
+
 def test_bad_rows_of_files_with_different_types_share_a_quarantine(
     context: Context, tracking_uri: str, make_job: Maker, write: Writer, tmp_path: Path
 ) -> None:

@@ -1,0 +1,32 @@
+"""Telling one process from another that has its number.
+
+A process is known by its PID and the moment it started, on a clock that nobody can set: the
+kernel's ticks since boot on Linux, the system's creation time elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+
+def started(pid: int) -> str | None:
+    """When a process started; ``None`` if it is gone (or dead and only not collected yet)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return _started_elsewhere(pid)
+    state, *rest = status.rpartition(")")[2].split()
+    return None if state in "ZX" else rest[18]  # proc(5): field 22 of the line
+
+
+def _started_elsewhere(pid: int) -> str | None:
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        process = psutil.Process(pid)
+        gone = process.status() == psutil.STATUS_ZOMBIE
+        return None if gone else f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None
