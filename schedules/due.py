@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from schedules.cron import ON_TIME, before_first, slots_between, to_start
 from scoring import telemetry
 from scoring.errors import ServiceError
-from scoring.job import Job, Schedule, load_jobs
+from scoring.job import Job, Schedule
+from scoring.job_files import load_jobs
 from scoring.runs import (
     PRIORITY_BACKFILL,
     PRIORITY_TONIGHT,

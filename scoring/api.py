@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from scoring import address
 from scoring.errors import RunFailed, RunNotInState
-from scoring.job import Job, find_job
+from scoring.job import Job
+from scoring.job_files import find_job
 from scoring.ledger import Ledger, RunRecord
 from scoring.progress import follow
 from scoring.runs import Context, Occasion, create, iso_time, wake

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,8 @@ STOP_SECONDS = 20.0
 """How long a service may take to stop before it is killed."""
 SHORT_LIFE_SECONDS = 3.0
 SHORT_LIVES = 5
-"""So many lives in a row, none longer than that, and a service counts as unable to run."""
+"""So many lives in a row, none longer than that and none ended by SIGKILL, and a service counts as
+unable to run."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -202,21 +204,35 @@ class Stack:
             self._stopping.wait(0.05)
 
     def _watch(self) -> None:
-        """Start again whatever dies, until the stack stops or a service cannot run."""
+        """Start again whatever dies, until the stack stops.
+
+        This thread has to outlive its services: the kernel takes the end of the thread that
+        started them for the end of their parent.
+        """
         while not self._stopping.wait(0.1):
             for service in list(self.services.values()):
-                if service.process is None or service.process.poll() is None:
+                if service.process is None or not _has_ended(service.process.pid):
                     continue
-                short = time.monotonic() - service.began < SHORT_LIFE_SECONDS
-                service.short_lives = service.short_lives + 1 if short else 0
-                if service.short_lives >= SHORT_LIVES:
-                    log_file = str(self._log(service.name))
-                    self._broken = ServiceDied(service.name, "keeps dying", log_file)
-                    return
-                _kill_group(service.process.pid)
-                service.restarts += 1
-                log.warning("service_restarted", service=service.name, restarts=service.restarts)
-                self._launch(service.name, service.command)
+                _collect(service.process)
+                try:
+                    self._revive(service)
+                except OSError as error:
+                    self._give_up(service, f"cannot be started again: {error}")
+
+    def _revive(self, service: Service) -> None:
+        killed = service.process is not None and service.process.returncode == -signal.SIGKILL
+        short = time.monotonic() - service.began < SHORT_LIFE_SECONDS and not killed
+        service.short_lives = service.short_lives + 1 if short else 0
+        if service.short_lives >= SHORT_LIVES:
+            self._give_up(service, "keeps dying")
+            return
+        service.restarts += 1
+        log.warning("service_restarted", service=service.name, restarts=service.restarts)
+        self._launch(service.name, service.command)
+
+    def _give_up(self, service: Service, reason: str) -> None:
+        service.process = None
+        self._broken = ServiceDied(service.name, reason, str(self._log(service.name)))
 
 
 def free_port() -> int:
@@ -293,21 +309,26 @@ def _end_with_parent() -> None:
 def _stop(services: Sequence[Service]) -> None:
     processes = [service.process for service in services if service.process is not None]
     for process in processes:
-        if process.poll() is None:
-            process.terminate()
+        process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
     for process in processes:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        while not _has_ended(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not _has_ended(process.pid):
             log.warning("service_killed", pid=process.pid)
-        _kill_group(process.pid)
-        process.wait()
+        _collect(process)
 
 
-def _kill_group(pid: int) -> None:
-    """Kill what a service left in its session."""
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended, without collecting it: its number stays its own meanwhile."""
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # the usual case: all of it has ended
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _collect(process: subprocess.Popen[bytes]) -> None:
+    """Kill what a service left in its session, then the service, then let go of its number."""
+    with suppress(ProcessLookupError):  # the usual case: all of it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -17,7 +17,7 @@ from kombu import Exchange, Queue
 from schedules.beat import beat_schedule
 from scoring import address, telemetry
 from scoring.errors import BrokerNotConfigured
-from scoring.job import load_jobs
+from scoring.job_files import load_jobs
 from scoring.runs import Context
 from scoring.settings import Settings, cores
 from scoring.wake import (

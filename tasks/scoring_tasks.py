@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schedules import due
 from scoring import runs
-from scoring.job import find_job
+from scoring.job_files import find_job
 from scoring.runs import PRIORITY_TONIGHT, Occasion
 from scoring.wake import FINISH_RUN, SCORE_CHUNK, START_DUE, START_RUN, SWEEP
 from tasks.app import app, context

@@ -20,7 +20,7 @@ from examples.flights.train import train
 from scoring import Settings, reference
 from scoring.api import open_context
 from scoring.cli import show
-from scoring.job import find_job
+from scoring.job_files import find_job
 from scoring.ledger import RunRecord
 from scoring.progress import follow
 from scoring.stack import Stack

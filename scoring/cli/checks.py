@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from scoring import address
 from scoring.errors import BrokerNotConfigured, ScoringError
-from scoring.job import load_jobs
+from scoring.job_files import load_jobs
 from scoring.ledger import Ledger
 from scoring.models import Registry
 from scoring.settings import Settings, cores

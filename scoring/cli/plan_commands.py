@@ -7,7 +7,7 @@ import typer
 from scoring import api, runs
 from scoring.cli import show
 from scoring.cli.run_commands import DateOption, JobArgument, JsonOption
-from scoring.job import find_job
+from scoring.job_files import find_job
 from scoring.settings import Settings
 
 

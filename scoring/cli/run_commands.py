@@ -14,7 +14,7 @@ from rich.markup import escape
 from scoring import api
 from scoring.cli import show
 from scoring.errors import JobFileInvalid, RunNotFound
-from scoring.job import find_job
+from scoring.job_files import find_job
 from scoring.ledger import RunRecord
 from scoring.progress import follow
 from scoring.settings import Settings

@@ -112,7 +112,9 @@ def _as_text(table: pa.Table, columns: Container[str]) -> pa.Table:
     for index, name in enumerate(table.schema.names):
         if name in columns:
             values = table.column(index).to_pylist()
-            text = pa.array([None if value is None else str(value) for value in values], pa.string())
+            text = pa.array(
+                [None if value is None else str(value) for value in values], pa.string()
+            )
             table = table.set_column(index, name, text)
     return table
 

@@ -22,6 +22,8 @@ log = telemetry.logger(__name__)
 
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/@]+))$")
 LOGGED_MODEL_URI = re.compile(r"models:/(?P<model>m-[0-9a-f]+)$")
+USER_INFO = re.compile(r"//[^/\s]*@")
+"""Name and password in an address: for a connection, never for a message."""
 PROFILE_TAG = "nightscore.profile"
 """Tag of a registered version: the artifact URI of its reference profile."""
 
@@ -59,11 +61,11 @@ class Registry:
         """
         parts = MODEL_URI.match(model)
         if parts is None:
-            raise ModelNotFound(model, self._uri, "it is not of the form models:/name@alias")
+            raise ModelNotFound(model, self._shown, "it is not of the form models:/name@alias")
         with self._answering(model):
             found = self._find(parts["name"], parts["alias"], parts["version"])
         if found is None:
-            raise ModelNotFound(model, self._uri, f"no version is in stage {parts['version']}")
+            raise ModelNotFound(model, self._shown, f"no version is in stage {parts['version']}")
         return Version(
             model=model,
             name=found.name,
@@ -156,15 +158,26 @@ class Registry:
     @contextmanager
     def _answering(self, model: str) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             yield
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise ModelNotFound(model, self._uri, error.message) from error
-            raise RegistryUnreachable(self._uri, error.message.splitlines()[0]) from error
-        except OSError as error:
-            raise RegistryUnreachable(self._uri, str(error)) from error
+                raise ModelNotFound(model, self._shown, _reason(error.message)) from error
+            raise RegistryUnreachable(self._shown, _reason(error.message)) from error
+        except (OSError, SQLAlchemyError) as error:
+            raise RegistryUnreachable(self._shown, _reason(str(error))) from error
+
+    @property
+    def _shown(self) -> str:
+        return USER_INFO.sub("//", self._uri)
+
+
+def _reason(text: str) -> str:
+    """The first line of a message, to stand inside a sentence; without a password."""
+    first = (text.strip().splitlines() or ["no reason given"])[0]
+    return USER_INFO.sub("//", first).rstrip(".")
 
 
 def artifact_location(tracking_uri: str, experiment: str) -> str | None:

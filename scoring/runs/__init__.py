@@ -7,12 +7,11 @@ from scoring.runs.create import (
     PRIORITY_TONIGHT,
     create,
     create_or_record,
-    plan_document,
-    prepare,
     wake,
 )
 from scoring.runs.finish import finish_run, iso_time
 from scoring.runs.places import Occasion
+from scoring.runs.prepare import plan_document, prepare
 from scoring.runs.sweep import sweep
 
 __all__ = [

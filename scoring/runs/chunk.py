@@ -29,8 +29,10 @@ from scoring.ledger import Claim, Committed, Ledger, RunRecord
 from scoring.pipeline import ChunkWork, Scored
 from scoring.pipeline import score_chunk as score
 from scoring.runs.context import Context
-from scoring.runs.create import kept_columns, read_frame, wake
+from scoring.runs.create import wake
+from scoring.runs.frame import read_frame
 from scoring.runs.identity import is_dead_here, this_worker
+from scoring.runs.prepare import kept_columns
 
 log = telemetry.logger(__name__)
 

@@ -35,7 +35,7 @@ from scoring.errors import (
 from scoring.job import Job
 from scoring.ledger import ChunkRecord, Finishing, RunRecord
 from scoring.runs.context import Context
-from scoring.runs.create import read_frame
+from scoring.runs.frame import read_frame
 from scoring.runs.identity import is_dead_here, this_worker
 
 log = telemetry.logger(__name__)

@@ -51,6 +51,7 @@ def test_rows_are_published_once_and_in_order_while_workers_die_and_the_broker_f
         deliver_again(run)
         kills = inject_faults(stack, run, chance)
         run.wait(timeout=DEADLINE_SECONDS)
+        stack.check()
         mine = psutil.Process().children(recursive=True)
 
     assert sum(kills.values()) >= KILLS, kills

@@ -198,7 +198,8 @@ class StoppedClock:
 
     def set(self, at: datetime) -> None:
         """Move the clock."""
-        self._julian = at.timestamp() / 86400.0 + 2440587.5
+        resolution = 0.0001  # of a Julian day, in seconds: be that much late rather than early
+        self._julian = (at.timestamp() + resolution) / 86400.0 + 2440587.5
         if self._engine.dialect.name != "sqlite":
             with self._engine.begin() as connection:
                 connection.execute(text("UPDATE stopped_clock SET at = :at"), {"at": at})

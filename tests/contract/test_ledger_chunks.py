@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -384,13 +385,13 @@ def test_commits_beside_a_cancellation_and_a_retry_count_each_chunk_once(ledger:
         run_id = start_run(ledger, count=4)
         claims = [claimed(ledger, run_id, number) for number in range(4)]
 
-        found = together(
-            [
-                *(partial(ledger.chunks.commit, claim, made_by(claim)) for claim in claims),
-                partial(ledger.runs.cancel, run_id),
-                partial(ledger.runs.retry, run_id),
-            ]
-        )
+        actions: list[Callable[[], object]] = [
+            partial(ledger.chunks.commit, claim, made_by(claim)) for claim in claims
+        ]
+
+        actions += [partial(ledger.runs.cancel, run_id), partial(ledger.runs.retry, run_id)]
+
+        found = together(actions)
 
         errors = [error for error in found if isinstance(error, BaseException)]
         run, chunks = ledger.runs.get(run_id), ledger.chunks.of(run_id)

@@ -8,7 +8,6 @@ chunks, attempts only rise, and nothing is committed twice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,13 +23,14 @@ from hypothesis.stateful import (
 from sqlalchemy import update
 
 from scoring.errors import LeaseLost, RunNotInState
-from scoring.ledger import Claim, Finishing, Ledger
+from scoring.ledger import ChunkRecord, Claim, Finishing, Ledger, RunRecord
 from scoring.ledger.tables import chunks, database_now
 from tests.contract.ledgers import JOB, ROWS, made_by, start_run
 
-LIVES = {"sqlite": 60, "postgresql": 20}
+LIVES = {"sqlite": 100, "postgresql": 30}
 """Runs to live through: as many as take a few seconds."""
 GRANTED = JOB.execution.max_attempts
+Chunks = list[ChunkRecord]
 picks = st.integers(min_value=0, max_value=10**6)
 
 
@@ -59,6 +59,7 @@ class OneRun(RuleBasedStateMachine):
         self.chunks = [ModelChunk() for _ in range(count)]
         self.claims: list[Claim] = []
         self.finishers: list[Finishing] = []
+        self.finisher_lives = False
         self.quarantined = 0
         self.workers = 0
         self.seen = [0] * count
@@ -197,13 +198,15 @@ class OneRun(RuleBasedStateMachine):
 
     @rule()
     def claim_finish(self) -> None:
+        free = self.state == "finishing" and not self.finisher_lives
+
         hold = self.ledger.runs.claim_finish(self.run_id, "finisher")
 
-        free = self.state == "finishing" and not (self.finishers and self._finisher_holds())
         assert (hold is not None) is free
         if hold is not None:
             assert hold.attempt == len(self.finishers) + 1
             self.finishers.append(hold)
+            self.finisher_lives = True
 
     @precondition(lambda self: self.finishers)
     @rule()
@@ -211,6 +214,20 @@ class OneRun(RuleBasedStateMachine):
         held = self.state == "finishing"
 
         assert self.ledger.runs.expire_finish(self.run_id, len(self.finishers)) is held
+
+        if held:
+            self.finisher_lives = False
+
+    @precondition(lambda self: self.finishers)
+    @rule(pick=picks)
+    def renew_finish(self, pick: int) -> None:
+        hold = self.finishers[pick % len(self.finishers)]
+        mine = self.state == "finishing" and hold is self.finishers[-1]
+
+        assert self.ledger.runs.renew_finish(hold) is mine
+
+        if mine:
+            self.finisher_lives = True
 
     @precondition(lambda self: self.finishers)
     @rule(pick=picks, state=st.sampled_from(["published", "held", "failed"]))
@@ -221,7 +238,7 @@ class OneRun(RuleBasedStateMachine):
         assert self.ledger.runs.end(hold, state) is mine
 
         if mine:
-            self.state = state
+            self.state, self.finisher_lives = state, False
 
     # People
 
@@ -244,7 +261,8 @@ class OneRun(RuleBasedStateMachine):
         for number in undone:
             self.chunks[number].state, self.chunks[number].holder = "waiting", None
         self.state = "running" if undone else "finishing"
-        self.most = GRANTED + max((self.chunks[number].attempt for number in undone), default=0)
+        used = [self.chunks[number].attempt for number in undone]
+        self.most = GRANTED + max([*used, len(self.finishers)])
 
     @rule()
     def let_go(self) -> None:
@@ -260,52 +278,48 @@ class OneRun(RuleBasedStateMachine):
     # What always holds
 
     @invariant()
-    def the_ledger_agrees_with_the_contract(self) -> None:
-        run, found = self._found()
+    def what_always_holds(self) -> None:
+        run, found = self.ledger.runs.get(self.run_id), self.ledger.chunks.of(self.run_id)
+        self._the_ledger_agrees_with_the_contract(run, found)
+        self._the_counts_are_those_of_the_done_chunks(run, found)
+        self._attempts_only_rise_and_stay_within_what_was_granted(run, found)
+        self._a_chunk_is_committed_once_and_by_the_attempt_on_record(found)
+        self._a_run_goes_on_to_finish_only_when_every_chunk_is_done(run, found)
+
+    def _the_ledger_agrees_with_the_contract(self, run: RunRecord, found: Chunks) -> None:
         assert run.state == self.state
         assert run.max_attempts == self.most
         assert [(chunk.state, chunk.attempt) for chunk in found] == [
             (chunk.state, chunk.attempt) for chunk in self.chunks
         ]
 
-    @invariant()
-    def the_counts_are_those_of_the_done_chunks(self) -> None:
-        run, found = self._found()
+    def _the_counts_are_those_of_the_done_chunks(self, run: RunRecord, found: Chunks) -> None:
         done = [chunk for chunk in found if chunk.state == "done"]
         assert run.chunks_done == len(done)
-        assert run.rows_scored == sum(chunk.rows_scored for chunk in done)
-        assert run.rows_quarantined == sum(chunk.rows_quarantined for chunk in done)
+        assert run.rows_scored == sum(chunk.rows_scored or 0 for chunk in done)
+        assert run.rows_quarantined == sum(chunk.rows_quarantined or 0 for chunk in done)
         assert run.rows_quarantined == self.quarantined
         assert run.rows_scored + run.rows_quarantined == len(done) * ROWS
 
-    @invariant()
-    def attempts_only_rise_and_stay_within_what_was_granted(self) -> None:
-        run, found = self._found()
+    def _attempts_only_rise_and_stay_within_what_was_granted(
+        self, run: RunRecord, found: Chunks
+    ) -> None:
         for chunk in found:
             assert self.seen[chunk.number] <= chunk.attempt
             assert chunk.state == "done" or chunk.attempt <= run.max_attempts
             self.seen[chunk.number] = chunk.attempt
 
-    @invariant()
-    def a_chunk_is_committed_at_most_once_and_by_the_attempt_on_record(self) -> None:
-        _, found = self._found()
+    def _a_chunk_is_committed_once_and_by_the_attempt_on_record(self, found: Chunks) -> None:
         for chunk, model in zip(found, self.chunks, strict=True):
             assert len(model.commits) == (1 if chunk.state == "done" else 0)
             if model.commits:
                 assert chunk.part == f"part-{chunk.number}.attempt-{model.commits[0]}"
 
-    @invariant()
-    def a_run_goes_on_to_finish_only_when_every_chunk_is_done(self) -> None:
-        run, found = self._found()
+    def _a_run_goes_on_to_finish_only_when_every_chunk_is_done(
+        self, run: RunRecord, found: Chunks
+    ) -> None:
         if run.state in ("finishing", "published", "held"):
             assert all(chunk.state == "done" for chunk in found)
-
-    def _found(self) -> tuple[Any, list[Any]]:
-        return self.ledger.runs.get(self.run_id), self.ledger.chunks.of(self.run_id)
-
-    def _finisher_holds(self) -> bool:
-        until = self.ledger.runs.get(self.run_id).finish_lease_until
-        return until is not None and until >= self.ledger.slots.now()
 
 
 def test_a_run_keeps_its_counts_whatever_its_workers_sweepers_and_people_do(

@@ -446,6 +446,20 @@ def test_a_retry_grants_as_many_attempts_as_the_job_did(ledger: Ledger) -> None:
     assert attempts == list(range(1, 10))
 
 
+def test_a_retry_grants_finishers_as_many_attempts_too(ledger: Ledger) -> None:
+    run_id, hold = finishing_run(ledger)
+    for _ in range(2):
+        ledger.runs.expire_finish(run_id, hold.attempt)
+        again = ledger.runs.claim_finish(run_id, "finisher")
+        assert again is not None
+        hold = again
+    ledger.runs.end(hold, "failed", error="finishing failed 3 times")
+
+    ledger.runs.retry(run_id)
+
+    assert ledger.runs.get(run_id).max_attempts == hold.attempt + 3
+
+
 def test_a_retry_of_an_overdue_run_has_time_again(ledger: Ledger) -> None:
     run_id = start_run(ledger, deadline_seconds=-1.0)
     assert ledger.sweep.overdue() == [run_id]

@@ -203,6 +203,28 @@ class AsText(PythonModel):
         return [f"{name}!" for name in model_input["name"]]
 
 
+class Sparse(PythonModel):
+    """Says something about small amounts only, and ranks the others."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+        amount = model_input["amount"]
+        return pd.DataFrame(
+            {
+                "warning": ["low" if value < 10 else None for value in amount],
+                "rank": [None if value < 10 else int(value) for value in amount],
+            }
+        )
+
+
+class Brightness(PythonModel):
+    """The mean of each image above its darkest pixel, computed in place."""
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        image = model_input["image"]
+        image -= image.min(axis=(1, 2), keepdims=True)
+        return image.mean(axis=(1, 2))
+
+
 class Echo(PythonModel):
     """Every column as it came."""
 

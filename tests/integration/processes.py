@@ -39,13 +39,16 @@ class Process:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def family(self) -> list[psutil.Process]:
-        """What it started, and what those started; without itself."""
+        """What it started, and what those started; without itself. None once it has ended: its id
+        may be another's by then."""
+        if self.popen.poll() is not None:
+            return []
         try:
             return psutil.Process(self.popen.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
 
-    def wait_for(self, happened: str | Callable[[], bool], seconds: float = PATIENCE) -> None:
+    def wait_for(self, happened: str | Callable[[], bool], every: float = 0.05) -> None:
         """Until it has said a text, or a condition is true."""
 
         def condition() -> bool:
@@ -54,7 +57,7 @@ class Process:
                 raise AssertionError(f"{self.name} ended with {self.popen.returncode}:\n{self}")
             return true
 
-        until(condition, seconds, lambda: f"{self.name} has not: {happened}\n{self}")
+        until(condition, every, lambda: f"{self.name} has not: {happened}\n{self}")
 
     def end(self, how: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         """Send it a signal; its exit status, once it and its family are gone."""
@@ -118,11 +121,11 @@ def start(
 
 
 def until(
-    true: Callable[[], bool], seconds: float = PATIENCE, otherwise: Callable[[], str] = str
+    true: Callable[[], bool], every: float = 0.05, otherwise: Callable[[], str] = str
 ) -> None:
-    """Wait for a condition; after a deadline, fail with what ``otherwise`` says."""
-    deadline = time.monotonic() + seconds
+    """Look for a condition every so many seconds; after a deadline, fail with ``otherwise``."""
+    deadline = time.monotonic() + PATIENCE
     while not true():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {otherwise()}")
-        time.sleep(0.05)
+            raise AssertionError(f"not within {PATIENCE:.0f} s: {otherwise()}")
+        time.sleep(every)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shlex
 import signal
@@ -50,7 +49,7 @@ VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<kind>:-|:\?)(?P<text>[^}]*)\}|\$\$"
 
 
 def interpolated(value: Any, variables: Mapping[str, str]) -> Any:
-    """A compose value with ``${NAME:-default}``, ``${NAME:?why}`` and ``$$`` as compose reads them."""
+    """A value with ``${NAME:-default}``, ``${NAME:?why}`` and ``$$`` read as compose does."""
     if isinstance(value, dict):
         return {key: interpolated(one, variables) for key, one in value.items()}
     if isinstance(value, list):
@@ -445,7 +444,9 @@ def come_true(plain: Plain, name: str, service: Mapping[str, Any]) -> None:
     elif name == "beat":
         process.wait_for("beat: Starting...")
     else:
-        process.wait_for(lambda: plain.healthy(name, service))
+        if "worker" in service["command"]:
+            process.wait_for("ready.")  # asking costs a second of a core
+        process.wait_for(lambda: plain.healthy(name, service), every=0.5)
 
 
 def assert_mlflow_answers_by_its_service_name(plain: Plain) -> None:

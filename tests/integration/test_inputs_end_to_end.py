@@ -102,9 +102,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def quarter_more(tracking_uri: str) -> str:
     """A model that adds 0.25 to ``amount``."""
-    return register(
-        tracking_uri, mlflow.pyfunc.log_model, models.AsSeries(), signature=AMOUNT
-    )
+    return register(tracking_uri, mlflow.pyfunc.log_model, models.AsSeries(), signature=AMOUNT)
 
 
 def quarantine(run: RunRecord) -> list[dict[str, Any]]:
@@ -251,9 +249,7 @@ def test_the_budget_is_the_runs_even_when_no_single_chunk_exceeds_it(
 def test_a_slab_without_a_good_row_does_not_disturb_the_others(
     context: Context, tracking_uri: str, make_job: Maker, write: Writer, tmp_path: Path
 ) -> None:
-    model = register(
-        tracking_uri, mlflow.pyfunc.log_model, models.Whole(), signature=AMOUNT
-    )
+    model = register(tracking_uri, mlflow.pyfunc.log_model, models.Whole(), signature=AMOUNT)
     for name, value in (("a", 1.5), ("b", None), ("c", 2.5)):
         write(f"{name}.parquet", {"amount": pa.array([value], pa.float64())})
     job = make_job(model, execution={"error_budget": 0.5})
@@ -285,9 +281,7 @@ def test_a_file_without_a_single_value_of_a_column_is_scored_or_refused_row_by_r
 def test_bad_rows_of_files_with_different_types_share_a_quarantine(
     context: Context, tracking_uri: str, make_job: Maker, write: Writer, tmp_path: Path
 ) -> None:
-    model = register(
-        tracking_uri, mlflow.pyfunc.log_model, models.AsSeries(), signature=AMOUNT
-    )
+    model = register(tracking_uri, mlflow.pyfunc.log_model, models.AsSeries(), signature=AMOUNT)
     write("a.parquet", {"amount": pa.array([1, None], pa.int32())})
     write("b.parquet", {"amount": pa.array([0.5, None], pa.float64())})
     job = make_job(model, execution={"error_budget": 0.9})

@@ -23,9 +23,8 @@ from scoring.job import (
     Precision,
     Schedule,
     fill,
-    find_job,
-    load_jobs,
 )
+from scoring.job_files import find_job, load_jobs
 
 MINIMAL = """
 name = "flights-delay"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -74,18 +75,14 @@ def test_chunks_partition_the_rows_in_order(files: list[InputFile], chunk_rows: 
 
 
 @given(inputs(large_row_groups))
-def test_planned_chunks_cover_every_row_without_overlap(files: list[InputFile]) -> None:
-    place = (0, 0)  # file, row
-    for chunk in cut(files):
-        for span in chunk.spans:
-            if span.file != place[0]:
-                assert place[1] == files[place[0]].rows, "a file was left before its end"
-                assert all(files[skipped].rows == 0 for skipped in range(place[0] + 1, span.file))
-                place = (span.file, 0)
-            assert span.first_row == place[1]
-            place = (span.file, span.first_row + span.rows)
-    rest = sum(file.rows for file in files[place[0] :])
-    assert rest == place[1] if files[place[0]].rows else rest == 0
+def test_chunks_planned_from_sizes_partition_the_rows_too(files: list[InputFile]) -> None:
+    spans = [span for chunk in cut(files) for span in chunk.spans if span.rows]
+
+    assert spans == sorted(spans, key=lambda span: (span.file, span.first_row))
+    for number, file in enumerate(files):
+        ends = [0, *accumulate(span.rows for span in spans if span.file == number)]
+        assert [span.first_row for span in spans if span.file == number] == ends[:-1]
+        assert ends[-1] == file.rows
 
 
 @given(inputs(row_groups), st.integers(1, 500))
@@ -126,9 +123,7 @@ def test_spans_survive_the_ledger(files: list[InputFile], chunk_rows: int) -> No
     "files", [[file_of()], [file_of(0)], [file_of(0, 0), file_of(), file_of(0)], [file_of(0)] * 400]
 )
 @pytest.mark.parametrize("chunk_rows", [0, 10])
-def test_an_input_without_rows_is_one_empty_chunk(
-    files: list[InputFile], chunk_rows: int
-) -> None:
+def test_an_input_without_rows_is_one_empty_chunk(files: list[InputFile], chunk_rows: int) -> None:
     (chunk,) = cut(files, chunk_rows)
 
     assert (chunk.number, chunk.rows) == (0, 0)
