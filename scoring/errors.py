@@ -25,6 +25,7 @@
     │   └── ModelFailed
     ├── OutputError               the output cannot be written
     │   ├── OutputOccupied
+    │   ├── PartsDiffer
     │   └── RowBalanceBroken
     ├── RunError                  the run is not in a state for this
     │   ├── RunNotFound
@@ -274,8 +275,8 @@ class SignatureMissing(ModelError):
             "    signature = infer_signature(X, model.predict(X))\n"
             "    mlflow.<flavor>.log_model(model, name='model', signature=signature,\n"
             "                              registered_model_name='...')\n"
-            "or, for a model already logged: "
-            "mlflow.models.set_signature(model_uri, signature)."
+            "or, for a model already logged, mlflow.models.set_signature(uri, signature) with the "
+            "uri that log_model returned (models:/m-...)."
         )
 
 
@@ -361,6 +362,22 @@ class OutputOccupied(OutputError):
             f"output path {self.path} holds {self.found}, which Nightscore did not write, so it "
             "was left alone. Publishing replaces a whole folder: name one of its own in "
             "[output] path, or move those files away."
+        )
+
+
+class PartsDiffer(OutputError):
+    """Two parts of a run have different columns or types; never published."""
+
+    def __init__(self, run: str, one: str, other: str) -> None:
+        super().__init__(run, one, other)
+        self.run, self.one, self.other = run, one, other
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run}: its parts do not have the same columns: {self.one} in one, "
+            f"{self.other} in another. Nothing is published, the earlier output stands. The "
+            "model's outputs change with its input. Name their types in its signature "
+            "(infer_signature(X, model.predict(X))). Register it again, then start a new run."
         )
 
 

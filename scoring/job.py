@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -165,6 +166,10 @@ class Execution(_Table):
     """Tries at one chunk before it counts as poisonous."""
     error_budget: _Share = 0.001
     """Share of a run's rows that may be quarantined before the run fails."""
+
+    def budget_rows(self, rows: int) -> int:
+        """Rows of a run that may be quarantined; the share counts as it is written, in decimal."""
+        return int(Decimal(str(self.error_budget)) * rows)
 
 
 class Precision(_Table):

@@ -6,7 +6,7 @@ from a run. Later runs of the version are counted on its edges and compared with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from scoring.drift.frame import Role
 from scoring.drift.profile import Profile, reference_from
 from scoring.errors import ReferenceUnreadable, RunNotInState
 from scoring.models import Engine, EngineOptions, Version, load, read_model
-from scoring.pipeline import expected_columns
+from scoring.pipeline import by_name, expected_columns, feature_kinds
 from scoring.plan import Span
 from scoring.runs import Context
 
@@ -38,25 +38,23 @@ def read(context: Context, model: str) -> Profile:
     return Profile.from_json(text)
 
 
-def from_training(context: Context, model: str, path: str) -> Profile:
+def from_training(context: Context, model: str, path: str, columns: Sequence[str] = ()) -> Profile:
     """Profile training rows and the version's own outputs on them; log it to the version.
 
-    Rows that break the signature are left out, as they would be quarantined in a run.
+    Rows that break the signature are not predicted, as they would be quarantined in a run.
+    ``columns`` are the job's ``[input] columns``.
 
     Raises:
         InputError, ModelError: the rows or the model cannot be used.
     """
     version = context.registry.resolve(model)
     _, folder = context.cache.fetch(version)
-    engine = load(
-        read_model(folder, version.uri), EngineOptions(device="auto", threads=context.threads)
-    )
+    options = EngineOptions(device="auto", threads=context.threads, columns=tuple(columns))
+    engine = load(read_model(folder, version.uri), options)
     names = [str(feature.name) for feature in engine.features]
     scanned = source.scan(path, names)
     source.check_columns(scanned, names)
-    kinds: list[tuple[str, Role, Any]] = [
-        (name, "feature", scanned[0].schema.field(name).type) for name in names
-    ]
+    kinds: list[tuple[str, Role, Any]] = [*feature_kinds(expected_columns(engine))]
     kinds += [(name, "output", values.type) for name, values in _sample_outputs(scanned, engine)]
     profile = reference_from(lambda: _predicted(scanned, engine), kinds)
     return _log(context, version, profile)
@@ -129,4 +127,5 @@ def _slabs(
             first_row=0,
         )
         for batch in source.read(one.file, span, names, engine.slab_rows):
-            yield dict(zip(names, batch.columns, strict=True)), validate(batch, expected).features
+            checked = validate(batch, expected)
+            yield by_name(checked.columns), checked.features

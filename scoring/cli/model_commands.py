@@ -30,6 +30,9 @@ def profile(
         str | None,
         typer.Option("--from", help="Parquet of training rows: a file, a folder or a glob."),
     ] = None,
+    columns: Annotated[
+        str, typer.Option(help="The job's [input] columns, comma between, if it has any.")
+    ] = "",
     from_run: Annotated[str | None, typer.Option(help="Take the profile of this run.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -39,7 +42,8 @@ def profile(
     if from_ is not None and from_run is not None:
         raise typer.BadParameter("give --from or --from-run, not both")
     if from_ is not None:
-        found = reference.from_training(context, uri, str(Path(from_).absolute()))
+        named = [name.strip() for name in columns.split(",") if name.strip()]
+        found = reference.from_training(context, uri, str(Path(from_).absolute()), named)
     elif from_run is not None:
         found = reference.from_run(context, uri, from_run)
     else:

@@ -36,12 +36,13 @@ RENAME_EXCHANGE = 2
 PART = re.compile(r"part-\d{5,}\.parquet")
 
 
-def staging_folder(template: str, output: Path, run_id: str) -> Path:
+def staging_folder(template: str, output: Path, run_id: str, roots: Sequence[Path] = ()) -> Path:
     """Where a run's parts wait: on the output's filesystem, outside any folder a reader scans.
 
     ``template`` is the output path as the job gives it; its part before the first placeholder or
     ``key=value`` is the table's root, and a reader may well scan all of that. So the staging
-    folder lies beside the root, or inside it, hidden, when the root is a filesystem of its own.
+    folder lies beside the root, or inside it, hidden, when the root is a filesystem of its own
+    or one of the ``roots`` that jobs may write below.
     """
     parts = Path(template).parts
     varying = (index for index, part in enumerate(parts) if "{" in part or "=" in part)
@@ -49,7 +50,8 @@ def staging_folder(template: str, output: Path, run_id: str) -> Path:
     if first == len(parts):
         return output.parent / STAGING / run_id
     root = Path(*output.parts[: first - len(parts)])
-    beside = root.parent if _same_filesystem(root, root.parent) else root
+    allowed = not roots or any(root.parent.resolve().is_relative_to(r.resolve()) for r in roots)
+    beside = root.parent if allowed and _same_filesystem(root, root.parent) else root
     return beside / STAGING / run_id
 
 

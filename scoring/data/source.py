@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -32,8 +33,6 @@ HIDDEN = (".", "_")
 """Prefixes of files and folders that a search passes over, as Spark and Arrow do."""
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """How a hive folder spells null."""
-NUMBERS = frozenset({"INT32", "INT64", "FLOAT", "DOUBLE"})
-"""Physical types whose statistics are numbers."""
 
 
 class Frozen(Protocol):
@@ -216,15 +215,24 @@ def _minima(groups: Sequence[pq.RowGroupMetaData], columns: frozenset[str]) -> d
             if columns and name not in columns:
                 continue
             statistics = chunk.statistics
-            if statistics is None or not statistics.has_min_max or not _is_plain(statistics):
-                continue
-            least[name] = min(float(statistics.min), least.get(name, math.inf))
-    return least
+            if statistics is not None and statistics.has_min_max:
+                least[name] = min(_least(statistics), least.get(name, math.inf))
+    return {name: value for name, value in least.items() if math.isfinite(value)}
 
 
-def _is_plain(statistics: pq.Statistics) -> bool:
-    """Whether the values are numbers as stored, not dates or decimals behind numbers."""
-    return statistics.physical_type in NUMBERS and statistics.logical_type.type in ("NONE", "INT")
+def _least(statistics: pq.Statistics) -> float:
+    """A footer's minimum as drift counts it, times in seconds; infinite where it has none."""
+    try:
+        value = statistics.min
+    except (OverflowError, ValueError):
+        return math.inf  # a time that Python cannot hold
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, date):
+        return (value - date(1970, 1, 1)).total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return math.inf
 
 
 def _partitions(path: str) -> dict[str, str]:

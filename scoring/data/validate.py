@@ -44,10 +44,12 @@ class Rejected:
 class Validated:
     """A batch, split into what can be scored and what cannot."""
 
+    columns: pa.RecordBatch
+    """The model's columns of every row, with the signature's types."""
     kept: npt.NDArray[np.int64] | None
     """Row numbers that can be scored; ``None``: all."""
     features: pa.RecordBatch
-    """The model's columns of the kept rows, with the signature's types."""
+    """The same of the kept rows."""
     rejected: tuple[Rejected, ...]
 
 
@@ -69,9 +71,9 @@ def validate(batch: pa.RecordBatch, expected: Sequence[Expected]) -> Validated:
         converted, refused = _convert(batch.column(column.name), column)
         columns.append(converted)
         rejected.extend(refused)
-    features = pa.RecordBatch.from_arrays(columns, names=[column.name for column in expected])
+    every = pa.RecordBatch.from_arrays(columns, names=[column.name for column in expected])
     if not rejected:
-        return Validated(kept=None, features=features, rejected=())
+        return Validated(columns=every, kept=None, features=every, rejected=())
     good = np.ones(batch.num_rows, bool)
     unique = []
     for refusal in rejected:  # a row is quarantined once, for the first reason found
@@ -80,7 +82,8 @@ def validate(batch: pa.RecordBatch, expected: Sequence[Expected]) -> Validated:
         if len(first):
             unique.append(Rejected(rows=first, reason=refusal.reason))
     kept = np.flatnonzero(good)
-    return Validated(kept=kept, features=features.take(pa.array(kept)), rejected=tuple(unique))
+    features = every.take(pa.array(kept))
+    return Validated(columns=every, kept=kept, features=features, rejected=tuple(unique))
 
 
 def _convert(column: pa.Array, expected: Expected) -> tuple[pa.Array, list[Rejected]]:

@@ -128,6 +128,7 @@ def _work(context: Context, run: RunRecord, job: Job, claim: Claim) -> ChunkWork
         schema=_schema(files[claim.spans[0].file]),
         kept=kept_columns(job),
         staging=staging,
+        overflow=Path(run.artifacts) / "quarantine",
         reference=reference,
         origins=origins,
         metadata={
@@ -136,8 +137,9 @@ def _work(context: Context, run: RunRecord, job: Job, claim: Claim) -> ChunkWork
             "model": f"models:/{run.model_name}/{run.model_version}",
             "variant": str(run.variant),
         },
-        budget_rows=int(run.rows_in * job.execution.error_budget),
         run_rows=run.rows_in,
+        error_budget=job.execution.error_budget,
+        budget_rows=job.execution.budget_rows(run.rows_in),
     )
 
 

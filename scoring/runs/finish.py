@@ -29,6 +29,7 @@ from scoring.errors import (
     DriftTooSevere,
     ErrorBudgetExceeded,
     LedgerUnreachable,
+    PartsDiffer,
     RowBalanceBroken,
     ScoringError,
 )
@@ -109,7 +110,12 @@ def _finish(context: Context, run: RunRecord, hold: Finishing) -> str:
 
 def _check_balance(run: RunRecord, chunks: Sequence[ChunkRecord], staging: Path) -> None:
     """Rows in the parts' own footers, not only in the ledger, must add up."""
-    written = [pq.read_metadata(staging / str(chunk.part)).num_rows for chunk in chunks]
+    footers = [pq.read_metadata(staging / str(chunk.part)) for chunk in chunks]
+    columns = {str(footer.schema.to_arrow_schema().remove_metadata()) for footer in footers}
+    if len(columns) > 1:
+        one, other, *_ = sorted(text.replace("\n", ", ") for text in columns)
+        raise PartsDiffer(run.id, one, other)
+    written = [footer.num_rows for footer in footers]
     recorded = [chunk.rows_scored for chunk in chunks]
     quarantined = sum(chunk.rows_quarantined or 0 for chunk in chunks)
     per_chunk = all(
@@ -136,7 +142,7 @@ def _collect_quarantine(chunks: Sequence[ChunkRecord], staging: Path, folder: Pa
 
 
 def _check_budget(run: RunRecord, job: Job, reasons: Counter[str], folder: Path) -> None:
-    if run.rows_quarantined > run.rows_in * job.execution.error_budget:
+    if run.rows_quarantined > job.execution.budget_rows(run.rows_in):
         raise ErrorBudgetExceeded(
             run.rows_quarantined,
             run.rows_in,

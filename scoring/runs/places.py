@@ -55,7 +55,7 @@ def places(
     return Places(
         input=read,
         output=written,
-        staging=staging_folder(job.output.path, written, run_id),
+        staging=staging_folder(job.output.path, written, run_id, roots),
         artifacts=artifacts / job.name / run_id,
     )
 

@@ -216,6 +216,14 @@ class Sparse(PythonModel):
         )
 
 
+class Fickle(PythonModel):
+    """Numbers, words or nothing, as the first amount of the batch says."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> list[Any]:
+        amount = model_input["amount"]
+        return [{0: 7, 1: "seven"}.get(int(amount.iloc[0]))] * len(amount)
+
+
 class Brightness(PythonModel):
     """The mean of each image above its darkest pixel, computed in place."""
 

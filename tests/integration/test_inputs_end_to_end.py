@@ -333,6 +333,33 @@ def test_a_model_that_loses_rows_fails_the_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("amounts", "why"),
+    [
+        ([0, 1], "its output score was int64 in one batch and is string in the next"),
+        ([2, 0], "its output score is null in a whole batch and its signature does not say"),
+    ],
+)
+def test_an_output_without_one_type_fails_the_run_at_once_and_says_how_to_mend_it(
+    context: Context,
+    tracking_uri: str,
+    make_job: Maker,
+    write: Writer,
+    tmp_path: Path,
+    amounts: list[float],
+    why: str,
+) -> None:
+    model = register(tracking_uri, mlflow.pyfunc.log_model, models.Fickle(), signature=AMOUNT)
+    for number, amount in enumerate(amounts):
+        write(f"{number}.parquet", {"amount": [float(amount)] * 3})
+
+    run = create(context, make_job(model), Occasion(), trigger="manual").run
+
+    assert score_chunk(context, run.id, 0) == "run failed"
+    assert why in str(context.ledger.runs.get(run.id).error)
+    assert not (tmp_path / "out").exists()
+
+
 def test_running_a_date_again_replaces_its_output_and_no_other(
     stack: Settings, quarter_more: str, make_job: Maker, write: Writer, tmp_path: Path
 ) -> None:

@@ -159,7 +159,7 @@ def test_a_missing_signature_shows_how_to_add_one() -> None:
     text = str(errors.SignatureMissing("models:/m/3"))
 
     assert "infer_signature(X, model.predict(X))" in text
-    assert "mlflow.models.set_signature(model_uri, signature)" in text
+    assert "mlflow.models.set_signature(uri, signature)" in text
 
 
 def test_a_lost_lease_says_whether_another_attempt_or_the_end_of_the_run_took_it() -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from scoring.errors import ModelFailed, ModelUnsupported
 from scoring.models import outputs
-from scoring.models.engines.onnx import _joined as joined
 from scoring.models.signature import Field
 
 MODEL = "models:/m/1"
@@ -118,11 +117,6 @@ def test_one_value_for_all_rows_is_a_failure_of_the_model(result: Any) -> None:
 def test_another_number_of_rows_is_a_failure_of_the_model() -> None:
     with pytest.raises(ModelFailed, match="returned 2 values of 'score' for 3 rows"):
         outputs.checked({"score": pa.array([1.0, 2.0])}, 3, MODEL)
-
-
-def test_a_zipmap_is_refused_with_its_remedy() -> None:
-    with pytest.raises(ModelUnsupported, match="zipmap=False"):
-        joined([[{0: 0.1, 1: 0.9}]], MODEL)
 
 
 # What Python models return

@@ -159,7 +159,7 @@ def test_a_model_without_signature_is_refused_and_told_how_to_get_one(
 
     message = str(missing.value)
     assert message.startswith("models:/m/1 has no signature")
-    for step in ("infer_signature(", "log_model(", "mlflow.models.set_signature(model_uri"):
+    for step in ("infer_signature(", "log_model(", "mlflow.models.set_signature(uri"):
         assert step in message
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def test_a_file_is_identified_by_size_and_modification_time(write: Writer) -> No
     assert (one.file.size, one.file.stamp) == (status.st_size, str(status.st_mtime_ns))
 
 
-def test_least_values_come_from_the_footer_for_plain_numbers(write: Writer) -> None:
+def test_least_values_of_numbers_and_times_come_from_the_footer(write: Writer) -> None:
     table = pa.table(
         {
             "whole": [3, -5, None],
@@ -233,7 +233,14 @@ def test_least_values_come_from_the_footer_for_plain_numbers(write: Writer) -> N
     )
     (one,) = scan(write("1.parquet", table, row_group_size=2), table.column_names)
 
-    assert one.minima == {"whole": -5.0, "real": 1.5, "unsigned": float(2**63)}
+    new_year = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
+    assert one.minima == {
+        "whole": -5.0,
+        "real": 1.5,
+        "unsigned": float(2**63),
+        "day": new_year,
+        "at": new_year,
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all" * 10])

@@ -112,6 +112,12 @@ class OnnxEngine:
         for item in graph:
             if item.type not in DTYPES:
                 raise ModelUnsupported(self._model, f"its graph takes {item.name} of {item.type}")
+            if item.shape and isinstance(item.shape[0], int):
+                raise ModelUnsupported(
+                    self._model,
+                    f"its graph takes exactly {item.shape[0]} rows at a time: export it with a "
+                    "dynamic first axis",
+                )
         if self._stacked:
             width = graph[0].shape[-1] if len(graph[0].shape) > 1 else 1
             if isinstance(width, int) and width != len(self.features):
@@ -139,15 +145,21 @@ class OnnxEngine:
         columns = {}
         for item in graph:
             values = array(slab.column(0 if only else item.name), DTYPES[item.type])
-            if values.ndim == 1 and len(item.shape) == 2:
-                values = values.reshape(-1, 1)
-            columns[item.name] = values
+            columns[item.name] = _shaped(values, item.shape)
         return columns
 
     def _feed(
         self, columns: dict[str, npt.NDArray[Any]], start: int, stop: int
     ) -> dict[str, npt.NDArray[Any]]:
         return {name: values[start:stop] for name, values in columns.items()}
+
+
+def _shaped(values: npt.NDArray[Any], shape: Sequence[Any]) -> npt.NDArray[Any]:
+    """Values of shape [rows] or [rows, width] in the graph's own shape; open axes are inferred."""
+    if values.ndim == len(shape):
+        return values
+    axes = [axis if isinstance(axis, int) else 1 for axis in shape[1:]]
+    return values.reshape(len(values), *axes)
 
 
 def _session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:

@@ -1,0 +1,69 @@
+"""The rows of a chunk that could not be scored, each with its reason, file and row number."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+
+from scoring.data import publish, sink
+from scoring.errors import ErrorBudgetExceeded
+from scoring.pipeline.work import ChunkWork, Rows, Slab
+
+
+class Quarantine:
+    """Collects refused rows, up to the run's error budget."""
+
+    def __init__(self, work: ChunkWork) -> None:
+        self._work = work
+        self._refused: list[pa.RecordBatch] = []
+        self._reasons: Counter[str] = Counter()
+
+    @property
+    def rows(self) -> int:
+        return self._reasons.total()
+
+    @property
+    def room(self) -> int:
+        """Rows that may still be refused."""
+        return self._work.budget_rows - self.rows
+
+    def add(self, slab: Slab, rows: Rows, reason: str) -> None:
+        """Refuse some rows of a slab.
+
+        Raises:
+            ErrorBudgetExceeded: they are too many; those found so far are kept for a person.
+        """
+        refused = slab.rows.take(pa.array(rows, pa.int64()))
+        count = len(rows)
+        self._refused.append(
+            pa.RecordBatch.from_arrays(
+                [
+                    pa.repeat(reason, count),
+                    pa.repeat(slab.file, count),
+                    pa.array(rows + slab.first_row, pa.int64()),
+                    *refused.columns,
+                ],
+                names=["_reason", "_input_file", "_row", *refused.schema.names],
+            )
+        )
+        self._reasons[reason] += count
+        if self.room < 0:
+            raise self._exceeded()
+
+    def write(self, part: str) -> None:
+        """Write the refused rows beside the part, if there are any."""
+        if self._refused:
+            sink.write_quarantine(self._work.staging / sink.quarantine_name(part), self._refused)
+
+    def _exceeded(self) -> ErrorBudgetExceeded:
+        work = self._work
+        work.overflow.mkdir(parents=True, exist_ok=True)
+        sink.write_quarantine(work.overflow / publish.part_file(work.number), self._refused)
+        return ErrorBudgetExceeded(
+            self.rows,
+            work.run_rows,
+            work.error_budget,
+            str(work.overflow),
+            self._reasons.most_common(1)[0][0],
+        )
