@@ -8,7 +8,7 @@ A run's state gates its chunks: nothing is claimed, renewed or committed unless 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -62,25 +62,14 @@ class Runs:
         ``take_slot``, is not written: the first one is returned.
         """
         values = _values(run, chunks_total=len(cut), rows_in=sum(file.rows for file in files))
-        try:
-            with self._database.transaction() as connection:
-                if take_slot:
-                    connection.execute(
-                        insert(slots).values(
-                            job=run.job, slot=run.slot, run_id=run.id, taken_at=database_now()
-                        )
-                    )
-                self._insert(connection, run, values)
-                if files:
-                    connection.execute(insert(inputs), _input_rows(run.id, files))
-                if cut:
-                    connection.execute(insert(chunks), _chunk_rows(run.id, cut))
-        except IntegrityError:
-            earlier = self._earlier(run, by_slot=take_slot)
-            if earlier is None:
-                raise
-            return Created(run=earlier, new=False)
-        return Created(run=self.get(run.id), new=True)
+
+        def plan(connection: Connection) -> None:
+            if files:
+                connection.execute(insert(inputs), _input_rows(run.id, files))
+            if cut:
+                connection.execute(insert(chunks), _chunk_rows(run.id, cut))
+
+        return self._write_once(run, values, plan, take_slot=take_slot)
 
     def record_failed(self, run: NewRun, error: str, *, take_slot: bool) -> Created:
         """Write a run that could not even be planned, so that a person sees it and why."""
@@ -89,22 +78,11 @@ class Runs:
             "error": error,
             "finished_at": database_now(),
         }
-        try:
-            with self._database.transaction() as connection:
-                if take_slot:
-                    connection.execute(
-                        insert(slots).values(
-                            job=run.job, slot=run.slot, run_id=run.id, taken_at=database_now()
-                        )
-                    )
-                self._insert(connection, run, values)
-                history.append(connection, run.id, "failed", {"error": error})
-        except IntegrityError:
-            earlier = self._earlier(run, by_slot=take_slot)
-            if earlier is None:
-                raise
-            return Created(run=earlier, new=False)
-        return Created(run=self.get(run.id), new=True)
+
+        def say_why(connection: Connection) -> None:
+            history.append(connection, run.id, "failed", {"error": error})
+
+        return self._write_once(run, values, say_why, take_slot=take_slot)
 
     def get(self, run_id: str) -> RunRecord:
         """Raises: RunNotFound."""
@@ -287,6 +265,32 @@ class Runs:
         """Append to the run's history."""
         with self._database.transaction() as connection:
             history.append(connection, run_id, event, detail)
+
+    def _write_once(
+        self,
+        run: NewRun,
+        values: dict[str, Any],
+        more: Callable[[Connection], None],
+        *,
+        take_slot: bool,
+    ) -> Created:
+        """Write the run and what goes with it, unless its key or slot has a run already."""
+        try:
+            with self._database.transaction() as connection:
+                if take_slot:
+                    connection.execute(
+                        insert(slots).values(
+                            job=run.job, slot=run.slot, run_id=run.id, taken_at=database_now()
+                        )
+                    )
+                self._insert(connection, run, values)
+                more(connection)
+        except IntegrityError:
+            earlier = self._earlier(run, by_slot=take_slot)
+            if earlier is None:
+                raise
+            return Created(run=earlier, new=False)
+        return Created(run=self.get(run.id), new=True)
 
     def _insert(self, connection: Connection, run: NewRun, values: dict[str, Any]) -> None:
         connection.execute(insert(runs).values(**values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,13 +25,14 @@ from scoring.errors import (
     SignatureMissing,
 )
 from scoring.job import Job
-from scoring.ledger import Claim, Committed, Ledger, RunRecord
+from scoring.ledger import Claim, Committed, RunRecord
 from scoring.pipeline import ChunkWork, Scored
 from scoring.pipeline import score_chunk as score
 from scoring.runs.context import Context
 from scoring.runs.create import wake
 from scoring.runs.frame import read_frame
 from scoring.runs.identity import is_dead_here, this_worker
+from scoring.runs.lease import Lease
 from scoring.runs.prepare import kept_columns
 
 log = telemetry.logger(__name__)
@@ -45,8 +46,6 @@ HOPELESS = (
     SignatureMissing,
 )
 """Errors that every further attempt would meet again: they fail the run at once."""
-RENEW_SECONDS = 5.0
-"""Longest time between two renewals: also how soon a cancelled run is noticed in mid-chunk."""
 RETRY_SECONDS = 2.0
 """Wait before the second attempt; doubled for each one after it."""
 
@@ -90,7 +89,8 @@ def _claim(context: Context, run_id: str, number: int) -> Claim | None:
 
 def _attempt(context: Context, run: RunRecord, claim: Claim) -> str:
     job = Job.from_json(run.job_json)
-    with Lease(context.ledger, claim, context.settings.lease_seconds) as lease:
+    renew = partial(context.ledger.chunks.renew, claim)
+    with Lease(renew, context.settings.lease_seconds) as lease:
         engine = context.engines.get(run, job, context.cache, context.threads)
         work = _work(context, run, job, claim)
         scored = score(work, engine, lease.check)
@@ -202,36 +202,3 @@ def _wake_finisher(context: Context, run: RunRecord) -> None:
         context.doorbell.finish(run)
     except BrokerUnreachable as error:
         log.warning("finisher_not_woken", error=str(error))
-
-
-class Lease:
-    """Renews a claim in the background while its chunk is scored."""
-
-    def __init__(self, ledger: Ledger, claim: Claim, seconds: float) -> None:
-        self._ledger, self._claim, self._seconds = ledger, claim, seconds
-        self._stopped = threading.Event()
-        self._lost: LeaseLost | None = None
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
-
-    def __enter__(self) -> Lease:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def check(self) -> None:
-        """Raise `LeaseLost` once another attempt has the chunk, or the run ended."""
-        if self._lost is not None:
-            raise self._lost
-
-    def _renew(self) -> None:
-        while not self._stopped.wait(min(self._seconds / 4, RENEW_SECONDS)):
-            try:
-                self._ledger.chunks.renew(self._claim)
-            except LeaseLost as error:
-                self._lost = error
-                return
-            except LedgerUnreachable as error:
-                log.warning("lease_not_renewed", error=str(error))  # tried again, until it is lost

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from scoring.drift.report import DriftReport, compare, render_html
 from scoring.errors import (
     DriftTooSevere,
     ErrorBudgetExceeded,
+    LeaseLost,
     LedgerUnreachable,
     PartsDiffer,
     RowBalanceBroken,
@@ -38,6 +39,7 @@ from scoring.ledger import ChunkRecord, Finishing, RunRecord
 from scoring.runs.context import Context
 from scoring.runs.frame import read_frame
 from scoring.runs.identity import is_dead_here, this_worker
+from scoring.runs.lease import Lease
 
 log = telemetry.logger(__name__)
 
@@ -51,7 +53,8 @@ def finish_run(context: Context, run_id: str) -> str:
         run = context.ledger.runs.get(run_id)
         if hold.attempt > run.max_attempts:
             return _fail(context, hold, _exhausted(run.max_attempts, "its worker died each time"))
-        with _Renewing(context, hold):
+        renew = partial(_renew, context, hold)
+        with Lease(renew, context.settings.lease_seconds):
             try:
                 return _finish(context, run, hold)
             except LedgerUnreachable:
@@ -84,6 +87,11 @@ def _claim(context: Context, run_id: str) -> Finishing | None:
         return None
     runs.expire_finish(run_id, held.finish_attempt)
     return runs.claim_finish(run_id, worker)
+
+
+def _renew(context: Context, hold: Finishing) -> None:
+    if not context.ledger.runs.renew_finish(hold):
+        raise LeaseLost(hold.run_id, hold.attempt, None)
 
 
 def _finish(context: Context, run: RunRecord, hold: Finishing) -> str:
@@ -288,27 +296,3 @@ def iso_time(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-class _Renewing:
-    """Renews the finish lease in the background."""
-
-    def __init__(self, context: Context, hold: Finishing) -> None:
-        self._context, self._hold = context, hold
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="finish-lease", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _renew(self) -> None:
-        while not self._stopped.wait(self._context.settings.lease_seconds / 4):
-            try:
-                if not self._context.ledger.runs.renew_finish(self._hold):
-                    return
-            except LedgerUnreachable as error:
-                log.warning("lease_not_renewed", error=str(error))

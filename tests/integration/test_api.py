@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -25,23 +24,9 @@ from scoring.errors import (
     RunNotInState,
 )
 from scoring.stack import Stack, free_port
-from tests.integration.models import linear, register
 
 pytestmark = pytest.mark.slow
 ROWS = 500
-
-
-@pytest.fixture(scope="module")
-def model(tracking_uri: str) -> str:
-    import mlflow
-
-    frame = pd.DataFrame(np.zeros((4, 2), np.float32), columns=["a", "b"])
-    return register(
-        tracking_uri,
-        mlflow.onnx.log_model,
-        linear(np.array([[1.0], [2.0]], np.float32)),
-        signature=mlflow.models.infer_signature(frame, np.zeros(4, np.float32)),
-    )
 
 
 @pytest.fixture

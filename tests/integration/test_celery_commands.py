@@ -96,7 +96,7 @@ class Stubborn(mlflow.pyfunc.PythonModel):
     def __init__(self, folder: Path) -> None:
         self.begun, self.may_end = folder / "begun", folder / "may_end"
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context, model_input, params=None):
         self.begun.touch()
         while not self.may_end.exists():
             time.sleep(0.05)
@@ -145,13 +145,14 @@ def worker(installation: Installation) -> Iterator[Process]:
 
 
 @pytest.fixture(scope="module")
-def flower(installation: Installation) -> Iterator[str]:
-    """The address of `celery -A tasks flower`, which answers."""
+def flower(installation: Installation, worker: Process) -> Iterator[str]:
+    """The address of `celery -A tasks flower`, which answers and hears the worker."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = installation.celery("flower", "--address=127.0.0.1", f"--port={port}")
     with running(**command) as started:
         started.wait_for(lambda: answers(f"{address}/healthcheck"))
+        started.wait_for(lambda: fetched(f"{address}/api/workers?status=true") != {})
         yield address
 
 

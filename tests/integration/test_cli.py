@@ -65,17 +65,6 @@ class Terminal:
         return Typed(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture(scope="module")
-def model(tracking_uri: str) -> str:
-    frame = pd.DataFrame(np.zeros((4, 2), np.float32), columns=["a", "b"])
-    return register(
-        tracking_uri,
-        mlflow.onnx.log_model,
-        linear(np.array([[1.0], [2.0]], np.float32)),
-        signature=mlflow.models.infer_signature(frame, np.zeros(4, np.float32)),
-    )
-
-
 @pytest.fixture
 def folder(tmp_path: Path, model: str) -> Path:
     """Rows and a job file, outside the repository."""

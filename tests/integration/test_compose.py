@@ -14,9 +14,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -33,6 +35,8 @@ import redis
 import yaml
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scoring import submit
 from scoring.settings import Settings
@@ -202,6 +206,33 @@ def test_the_build_context_lets_through_what_is_copied() -> None:
         for path in rest.split()[:-1]
     }
     assert {f"!{path}" for path in copied} <= set(let_through)
+
+
+def test_the_image_installs_what_the_project_depends_on(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    (step,) = (step for step in steps("build", "RUN") if "tomllib" in step)
+    path = {"PATH": f"{SCRIPTS}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-c", step], cwd=tmp_path, env=path, check=True)
+
+    found = (tmp_path / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert found == project()["dependencies"]
+
+
+def test_the_constraints_pin_what_the_project_depends_on() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    pins = {canonicalize_name(name): version for name, version in pairs}
+    named = [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]
+
+    for requirement in map(Requirement, named):
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"{requirement.name} has no pin: make constraints"
+        assert pin in requirement.specifier, f"{requirement} excludes its pin {pin}"
+
+
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return found
 
 
 def test_named_volumes_are_declared_used_and_owned_by_our_user() -> None:
@@ -384,6 +415,20 @@ def plain(
 
 
 @pytest.mark.slow
+def test_the_wheel_stands_alone(plain: Plain) -> None:
+    code = "import scoring, tasks, schedules; print(scoring.__file__, tasks.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=plain.environment("worker-cpu", SERVICES["worker-cpu"]),
+        cwd=plain.root / "srv/nightscore",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(path.startswith(str(plain.site)) for path in done.stdout.split())
+
+
+@pytest.mark.slow
 def test_every_command_works_and_together_they_publish_a_run(plain: Plain) -> None:
     bring_up(plain)
     for name, process in plain.processes.items():
@@ -404,7 +449,11 @@ def test_every_command_works_and_together_they_publish_a_run(plain: Plain) -> No
     assert Path(str(run.record.report)).is_relative_to(plain.root / "artifacts")
     assert list((plain.root / "var/lib/mlflow").rglob("*.onnx")), "artifacts are the server's"
 
-    for name in reversed(plain.processes):
+    needed_by_others = ["mlflow", "broker"]
+    with ThreadPoolExecutor() as pool:
+        names = [name for name in plain.processes if name not in needed_by_others]
+        list(pool.map(lambda name: ask_to_stop(name, plain.processes[name]), names))
+    for name in needed_by_others:
         ask_to_stop(name, plain.processes[name])
 
 
