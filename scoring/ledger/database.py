@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from scoring.errors import LedgerOutdated, LedgerUnreachable
 from scoring.ledger.tables import REVISION
@@ -147,8 +148,20 @@ def _engine(url: Any) -> Engine:
 
 def _sqlite_connected(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # BEGIN is ours, below
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    _write_ahead(connection)
+    for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+@retry(
+    retry=retry_if_exception_message(match="database is locked"),
+    wait=wait_random(0.01, 0.1),
+    stop=stop_after_delay(LOCK_SECONDS),
+    reraise=True,
+)
+def _write_ahead(connection: Any) -> None:
+    """Of processes that open a new file at once one wins; the others are not told to wait."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _sqlite_begin(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from scoring.errors import LedgerOutdated, LedgerUnreachable
 from scoring.ledger import Database, Ledger
 from scoring.ledger.tables import REVISION
 from tests.conftest import LEASE
-from tests.contract.ledgers import NIGHT, StoppedClock, new_run, planned, start_run
+from tests.contract.ledgers import NIGHT, StoppedClock, new_run, planned, start_run, together
 
 PATIENCE = 15.0
 """Seconds in which an answer must come, with a wide margin for a busy machine."""
@@ -100,8 +100,20 @@ def test_a_ledger_file_that_is_no_database_is_refused_by_name(tmp_path: Path) ->
         ledger.runs.latest()
 
 
+def test_a_new_file_that_many_open_at_once_answers_them_all(tmp_path: Path) -> None:
+    for index in range(100):
+        url = f"sqlite:///{tmp_path}/{index}/ledger.db"
+        opened = [Database(url) for _ in range(6)]
+
+        found = together([database.revision for database in opened])
+
+        assert found == [None] * 6
+        for database in opened:
+            database.engine.dispose()
+
+
 def test_opening_a_ledger_connects_nothing(tmp_path: Path) -> None:
-    Ledger.open(f"postgresql://ada@127.0.0.1:{closed_port()}/ledger", LEASE)
+    Ledger.open(f"postgresql://someone@127.0.0.1:{closed_port()}/ledger", LEASE)
     Ledger.open(f"sqlite:///{tmp_path}/home/ledger.db", LEASE)
 
     assert not (tmp_path / "home/ledger.db").exists()
