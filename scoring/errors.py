@@ -8,6 +8,7 @@
     │   ├── PathOutsideRoots
     │   ├── StoreUnsupported
     │   └── ReferenceUnreadable
+    ├── SettingsInvalid           an environment variable cannot be used (exit code 2)
     ├── InputError                the input is not what was promised
     │   ├── NoInputFiles
     │   ├── InputUnreadable
@@ -145,6 +146,20 @@ class ReferenceUnreadable(JobError):
             f"[drift] reference {self.reference!r} cannot be used: {self.reason}. Nothing was "
             "started. Give the path of a profile.json (every run leaves one among its artifacts), "
             '"previous", or "model", whose profile `scoring models profile` makes.'
+        )
+
+
+class SettingsInvalid(ScoringError):
+    """An environment variable has a value that cannot be used."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(faults)
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return (
+            f"{'; '.join(self.faults)}. Nothing was started. Set it to what the README's table of "
+            "settings says, or leave it out."
         )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from scoring.errors import SettingsInvalid
 
 
 def cores() -> int:
@@ -72,6 +74,12 @@ class Settings(BaseSettings):
         filled["MLFLOW_TRACKING_URI"] = uri or f"sqlite:///{home}/mlflow.db"
         return filled
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except (ValidationError, SettingsError) as invalid:
+            raise SettingsInvalid(_faults(invalid)) from None
+
     @property
     def model_cache(self) -> Path:
         """Where model files are kept, once per machine."""
@@ -81,3 +89,18 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         """Where the embedded services write their logs."""
         return self.home / "logs"
+
+
+def _faults(invalid: ValidationError | SettingsError) -> list[str]:
+    """One line for each variable that cannot be used."""
+    if isinstance(invalid, SettingsError):
+        return [str(invalid)]
+    return [
+        f"{_variable(fault['loc'])} is {fault['input']!r}: {fault['msg'].lower()}"
+        for fault in invalid.errors()
+    ]
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    name = str(place[0]) if place else "a setting"
+    return name if name.startswith("MLFLOW") else f"SCORING_{name.upper()}"

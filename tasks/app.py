@@ -7,16 +7,19 @@ them.
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from typing import Any
 
 from celery import Celery, signals
 from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from schedules.beat import beat_schedule
 from scoring import address, telemetry
-from scoring.errors import BrokerNotConfigured
+from scoring.errors import BrokerNotConfigured, ScoringError
 from scoring.job_files import load_jobs
 from scoring.runs import Context
 from scoring.settings import Settings, cores
@@ -26,7 +29,6 @@ from scoring.wake import (
     SEND_OPTIONS,
     SWEEP,
     TRANSPORT_OPTIONS,
-    VISIBILITY_SECONDS,
     Bell,
 )
 
@@ -78,7 +80,6 @@ def _configured(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_transport_options={**TRANSPORT_OPTIONS, "max_retries": None},
         result_backend_transport_options=dict(TRANSPORT_OPTIONS),
-        visibility_timeout=VISIBILITY_SECONDS,
         beat_scheduler="celery.beat:Scheduler",
         beat_schedule=beat_schedule(jobs, settings.sweep_seconds),
         timezone="UTC",
@@ -99,12 +100,15 @@ def context() -> Context:
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _prepare_worker(sender: Any, **_: Any) -> None:
-    """Before the children start: the tables are there, and each child knows its share of cores."""
+    """Before the children start: each knows its share of cores, and the tables are there."""
     telemetry.configure(Settings().log)
-    context().ledger.database.ready()
     children = getattr(sender, "concurrency", None) or cores()
     os.environ["SCORING_WORKERS"] = str(children)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // children)))
+    try:
+        context().ledger.database.ready()
+    except ScoringError as error:  # Celery would go on without a word
+        raise SystemExit(f"error: {error}") from error
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
@@ -116,4 +120,15 @@ def _prepare_child(**_: Any) -> None:
 def _prepare_beat(**_: Any) -> None:
     """A beat that was down looks at once for what it missed, not at its first interval."""
     telemetry.configure(Settings().log)
-    app.send_task(SWEEP, queue=CONTROL, priority=0, **SEND_OPTIONS)
+    try:
+        app.send_task(SWEEP, queue=CONTROL, priority=0, **SEND_OPTIONS)
+    except (OperationalError, RedisError) as error:
+        log.warning("broker_unreachable", error=str(error))  # beat's first interval tries again
+
+
+if Settings().log == "json":
+
+    @signals.setup_logging.connect  # type: ignore[untyped-decorator]
+    def _log_as_json(loglevel: int | str | None = None, **_: Any) -> None:
+        """Celery's own lines in the same form as ours."""
+        telemetry.adopt_standard_logging(loglevel or logging.INFO)

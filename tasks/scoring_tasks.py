@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schedules import due
 from scoring import runs
+from scoring.errors import RegistryUnreachable, ServiceError
 from scoring.job_files import find_job
 from scoring.runs import PRIORITY_TONIGHT, Occasion
 from scoring.wake import FINISH_RUN, SCORE_CHUNK, START_DUE, START_RUN, SWEEP
@@ -22,7 +23,13 @@ def finish_run(run_id: str) -> str:
     return runs.finish_run(context(), run_id)
 
 
-@app.task(name=START_RUN)  # type: ignore[untyped-decorator]
+@app.task(  # type: ignore[untyped-decorator]
+    name=START_RUN,
+    autoretry_for=(ServiceError, RegistryUnreachable),
+    retry_backoff=5,
+    retry_backoff_max=60,
+    max_retries=10,
+)
 def start_run(job: str, date: str | None = None) -> str:
     """Start a run of a job in the jobs folder; for applications that cannot import `scoring`."""
     found = find_job(job, context().settings.jobs)

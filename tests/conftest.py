@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,16 +28,27 @@ LEASE = 60.0
 """Lease of the ledgers under test, in seconds; tests age leases instead of waiting."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs on PostgreSQL starts a server, so it is left out of the fast tests."""
+    for item in items:
+        if "postgres" in item.name or "postgres_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL server of our own; its `template_ledger` database is migrated."""
-    with _postgres(tmp_path_factory.mktemp("postgres")) as server:
+    # Not below pytest's own folder: another session that begins makes that private again, and the
+    # server, which runs as another user when we are root, dies of it.
+    folder = tempfile.mkdtemp(prefix="nightscore-postgres-")
+    with _postgres(Path(folder)) as server:
         url = server.get_uri()
         _execute(url, "CREATE DATABASE template_ledger")
         template = Database(_database(url, "template_ledger"))
         template.upgrade()
         template.engine.dispose()
         yield url
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

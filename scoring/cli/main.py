@@ -14,10 +14,11 @@ import typer
 from scoring import telemetry
 from scoring.cli import model_commands, plan_commands, run_commands, service_commands
 from scoring.cli.show import problem
-from scoring.errors import JobError, RunNotFound, RunNotInState, ScoringError
+from scoring.errors import JobError, RunNotFound, RunNotInState, ScoringError, SettingsInvalid
 from scoring.settings import Settings
 
 FAILED, USAGE = 1, 2
+USAGE_ERRORS = (JobError, RunNotFound, RunNotInState, SettingsInvalid)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +45,6 @@ def main() -> None:
         app()
     except ScoringError as error:
         problem(error)
-        sys.exit(USAGE if isinstance(error, JobError | RunNotFound | RunNotInState) else FAILED)
+        sys.exit(USAGE if isinstance(error, USAGE_ERRORS) else FAILED)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -46,8 +46,8 @@ HOPELESS = (
     SignatureMissing,
 )
 """Errors that every further attempt would meet again: they fail the run at once."""
-RETRY_SECONDS = 2.0
-"""Wait before the second attempt; doubled for each one after it."""
+RETRY_SECONDS, RETRY_SECONDS_MOST = 2.0, 60.0
+"""Wait before the second attempt, doubled for each one after it up to the most."""
 
 
 def score_chunk(context: Context, run_id: str, number: int) -> str:
@@ -179,10 +179,15 @@ def _try_again(context: Context, run: RunRecord, claim: Claim, error: Exception)
         context.ledger.runs.fail(run.id, exhausted(claim.number, claim.attempt, text))
         return "run failed"
     try:
-        wake(context, run, [claim.number], delay=RETRY_SECONDS * 2 ** (claim.attempt - 1))
+        wake(context, run, [claim.number], delay=_pause(claim.attempt))
     except BrokerUnreachable as unreachable:
         log.warning("run_not_woken", error=str(unreachable))
     return "attempt failed"
+
+
+def _pause(attempt: int) -> float:
+    """Seconds to wait after a failed attempt."""
+    return min(RETRY_SECONDS * 2.0 ** (attempt - 1), RETRY_SECONDS_MOST)
 
 
 def exhausted(number: int, attempts: int, error: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from scoring import telemetry
 from scoring.data import publish
-from scoring.errors import BrokerUnreachable, ScoringError
+from scoring.errors import BrokerUnreachable, RegistryUnreachable, ScoringError, ServiceError
 from scoring.job import Job
 from scoring.ledger import Created, NewRun, RunRecord
 from scoring.runs.context import Context
@@ -78,16 +78,27 @@ def _record(
 def create_or_record(
     context: Context, job: Job, occasion: Occasion, *, trigger: str, priority: int
 ) -> RunRecord:
-    """`create`, for callers nobody listens to: what goes wrong becomes a failed run."""
+    """`create`, for callers nobody listens to: what goes wrong becomes a failed run.
+
+    Raises:
+        ServiceError, RegistryUnreachable: an outage; nothing is recorded, so that the slot or
+            message can be tried again when it is over.
+    """
     try:
         return create(context, job, occasion, trigger=trigger, priority=priority).run
     except BrokerUnreachable as error:
         log.warning("run_not_woken", run=error.run, error=str(error))
         return context.ledger.runs.get(str(error.run))
-    except ScoringError as error:
-        log.error("run_not_created", job=job.name, slot=occasion.slot, error=str(error))
+    except (ServiceError, RegistryUnreachable):
+        raise
+    except Exception as error:
+        known = isinstance(error, ScoringError)
+        why = str(error) if known else f"{type(error).__name__}: {error}"
+        log.error(
+            "run_not_created", job=job.name, slot=occasion.slot, error=why, exc_info=not known
+        )
         run = _unplanned_run(context, job, occasion, trigger, priority)
-        return context.ledger.runs.record_failed(run, str(error), take_slot=occasion.scheduled).run
+        return context.ledger.runs.record_failed(run, why, take_slot=occasion.scheduled).run
 
 
 def wake(context: Context, run: RunRecord, indexes: Sequence[int], delay: float = 0.0) -> None:

@@ -460,7 +460,7 @@ def test_every_command_works_and_together_they_publish_a_run(plain: Plain) -> No
 def bring_up(plain: Plain) -> None:
     """Start the services in their order, each when what it depends on has come true."""
     services = dict(SERVICES)
-    del services["postgres"]  # the session's own server stands in
+    del services["postgres"]  # the tests' own server stands in
     services["image"] = {**SERVICES["worker-cpu"], "command": json.loads(steps("cpu", "CMD")[-1])}
     order = TopologicalSorter(
         {name: services[name].get("depends_on", {}).keys() - {"postgres"} for name in services}
