@@ -38,12 +38,12 @@ DEADLINE_SECONDS = 240.0
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_rows_are_published_once_and_in_order_while_workers_die_and_the_broker_forgets(
-    tmp_path: Path, tracking_uri: str
+    tmp_path: Path, tracking_uri: str, database_url: str
 ) -> None:
     chance = random.Random(SEED)
     rows = write_rows(tmp_path / "rows.parquet")
     model = register_slow_network(tracking_uri, tmp_path)
-    settings = make_settings(tmp_path / "home", tracking_uri)
+    settings = make_settings(tmp_path / "home", tracking_uri, database_url=database_url)
 
     with Stack(settings) as stack:
         configured = settings.model_copy(update={"broker_url": stack.ensure().broker})
@@ -126,7 +126,7 @@ def register_slow_network(tracking_uri: str, folder: Path) -> str:
     network = wide_network()
     onnx.save(network, folder / "network.onnx")
     mlflow.set_tracking_uri(tracking_uri)
-    mlflow.onnx.log_model(
+    logged = mlflow.onnx.log_model(
         network,
         name="model",
         registered_model_name="chaos-network",
@@ -137,7 +137,7 @@ def register_slow_network(tracking_uri: str, folder: Path) -> str:
         pip_requirements=[],
         save_as_external_data=False,
     )
-    return "models:/chaos-network/1"
+    return f"models:/chaos-network/{logged.registered_model_version}"
 
 
 def wide_network(width: int = 2_048) -> onnx.ModelProto:
