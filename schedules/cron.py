@@ -46,14 +46,15 @@ def next_slot(schedule: Schedule, after: datetime) -> datetime | None:
 def to_start(slots: Sequence[datetime], now: datetime, catch_up: str) -> list[datetime]:
     """Which of the due slots start a run: those on time, and missed ones as ``catch_up`` says.
 
-    ``none``: no missed slot; ``latest``: the newest, where it was missed; ``all``: every one.
+    ``none``: only the newest, if it is on time; ``latest``: the newest, missed or not; ``all``:
+    every one.
     """
     if catch_up == "all":
         return list(slots)
-    on_time = [slot for slot in slots if now - slot <= ON_TIME]
+    newest = list(slots[-1:])
     if catch_up == "latest":
-        return on_time or list(slots[-1:])
-    return on_time
+        return newest
+    return [slot for slot in newest if now - slot <= ON_TIME]
 
 
 def before_first(schedule: Schedule) -> datetime | None:

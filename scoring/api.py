@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date as calendar_date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoring import address
-from scoring.errors import RunFailed, RunNotInState
+from scoring.errors import RunFailed, RunNotFound, RunNotInState
 from scoring.job import Job
 from scoring.job_files import find_job
 from scoring.ledger import Ledger, RunRecord
 from scoring.progress import follow
-from scoring.runs import Context, Occasion, create, iso_time, wake
+from scoring.runs import Context, create, iso_time, on_date, wake
 from scoring.settings import Settings
 from scoring.wake import Bell
 
@@ -26,7 +27,7 @@ SUCCESSFUL = frozenset({"published", "held"})
 def submit(
     job: str | Path | Job,
     *,
-    date: str | None = None,
+    date: calendar_date | str | None = None,
     idempotency_key: str | None = None,
     settings: Settings | None = None,
 ) -> Run:
@@ -34,7 +35,7 @@ def submit(
 
     Args:
         job: a `Job`, the path of a job file, or the name of one in the jobs folder.
-        date: logical date, ``YYYY-MM-DD``, for paths that hold ``{date}``.
+        date: logical date, or its ``YYYY-MM-DD``, for paths that hold ``{date}``.
         idempotency_key: two calls with the same key return the same run.
 
     Raises:
@@ -48,7 +49,7 @@ def submit(
     created = create(
         context,
         found,
-        Occasion(date=date, slot=date),
+        on_date(date),
         trigger="manual",
         idempotency_key=idempotency_key,
     )
@@ -85,7 +86,7 @@ class Run:
     """One run; every property asks the ledger anew."""
 
     id: str
-    _context: Context
+    _context: Context = field(repr=False)  # it holds addresses with passwords
 
     @property
     def status(self) -> str:
@@ -160,15 +161,34 @@ class Run:
     def cancel(self) -> Run:
         """Stop the run; nothing of it is published. Raises: RunNotInState."""
         if not self._ledger.runs.cancel(self.id):
-            raise RunNotInState(self.id, self.status, "running")
+            raise RunNotInState(self.id, self.status, "running or held")
         return self
 
     def release(self, who: str) -> Run:
-        """Publish a held run. Raises: RunNotInState, BrokerNotConfigured, BrokerUnreachable."""
+        """Publish a held run, unless a later one was published in its place meanwhile.
+
+        Raises: RunNotInState, BrokerNotConfigured, BrokerUnreachable.
+        """
+        self._refuse_if_outdated()
         address.broker_url(self._context.settings)
         self._ledger.runs.release(self.id, who)
         self._context.doorbell.finish(self.record)
         return self
+
+    def _refuse_if_outdated(self) -> None:
+        from scoring.data.publish import published_run
+
+        mine = self.record
+        current = published_run(Path(mine.output))
+        if current is None:
+            return
+        try:
+            later = self._ledger.runs.get(current).created_at > mine.created_at
+        except RunNotFound:
+            return  # another installation's: replacing it is what publishing does
+        if later:
+            state = f"older than {current}, which is published in its place"
+            raise RunNotInState(self.id, state, "the newest for its output")
 
     def is_worked_on(self) -> bool:
         """Whether a worker has ever taken a chunk of it."""

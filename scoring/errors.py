@@ -5,9 +5,12 @@
     │   ├── JobFileInvalid
     │   ├── JobNotFound
     │   ├── TemplateUnfilled
+    │   ├── DateInvalid
+    │   ├── KeyTaken
     │   ├── PathOutsideRoots
     │   ├── StoreUnsupported
-    │   └── ReferenceUnreadable
+    │   ├── ReferenceUnreadable
+    │   └── ReferenceMissing
     ├── SettingsInvalid           an environment variable cannot be used (exit code 2)
     ├── InputError                the input is not what was promised
     │   ├── NoInputFiles
@@ -105,6 +108,34 @@ class TemplateUnfilled(JobError):
         )
 
 
+class DateInvalid(JobError):
+    """A logical date is not a date."""
+
+    def __init__(self, date: str) -> None:
+        super().__init__(date)
+        self.date = date
+
+    def __str__(self) -> str:
+        return (
+            f"the logical date {self.date!r} is not a date. Nothing was started. Give it as "
+            "YYYY-MM-DD, for example 2026-11-23."
+        )
+
+
+class KeyTaken(JobError):
+    """An idempotency key was used before, for something else."""
+
+    def __init__(self, key: str, run: str, job: str, slot: str) -> None:
+        super().__init__(key, run, job, slot)
+        self.key, self.run, self.job, self.slot = key, run, job, slot
+
+    def __str__(self) -> str:
+        return (
+            f"idempotency key {self.key!r} belongs to run {self.run} of job {self.job} for "
+            f"{self.slot}. Nothing was started. Use a key of its own for each job and date."
+        )
+
+
 class PathOutsideRoots(JobError):
     """A path of the job leaves the places that jobs may read and write."""
 
@@ -160,6 +191,20 @@ class SettingsInvalid(ScoringError):
         return (
             f"{'; '.join(self.faults)}. Nothing was started. Set it to what the README's table of "
             "settings says, or leave it out."
+        )
+
+
+class ReferenceMissing(JobError):
+    """A model version has no reference profile yet."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} has no reference profile yet, so nothing is compared with it. "
+            "Give it one: `scoring models profile MODEL --from train.parquet`, or --from-run RUN."
         )
 
 

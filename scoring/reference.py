@@ -16,7 +16,7 @@ from scoring.data import source
 from scoring.data.validate import validate
 from scoring.drift.frame import Role
 from scoring.drift.profile import Profile, reference_from
-from scoring.errors import ReferenceUnreadable, RunNotInState
+from scoring.errors import ReferenceMissing, RunNotInState
 from scoring.models import Engine, EngineOptions, Version, load, read_model
 from scoring.pipeline import by_name, expected_columns, feature_kinds
 from scoring.plan import Span
@@ -29,12 +29,12 @@ def read(context: Context, model: str) -> Profile:
     """The reference profile of the version that ``model`` means now.
 
     Raises:
-        ReferenceUnreadable: it has none yet.
+        ReferenceMissing: it has none yet.
     """
     version = context.registry.resolve(model)
     text = context.registry.reference_profile(version)
     if text is None:
-        raise ReferenceUnreadable(version.uri, "this version has no reference profile yet")
+        raise ReferenceMissing(version.uri)
     return Profile.from_json(text)
 
 

@@ -8,13 +8,22 @@ handed the same settings means the same place.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from scoring.errors import SettingsInvalid
+
+BROKERS = ("redis", "rediss")
+SCHEMES = {
+    "database_url": ("sqlite", "postgresql", "postgresql+psycopg"),
+    "broker_url": BROKERS,
+    "cache_url": BROKERS,
+}
+"""What the addresses of services begin with."""
 
 
 def cores() -> int:
@@ -31,11 +40,11 @@ class Settings(BaseSettings):
 
     home: Path = Path(".scoring")
     """Embedded state: ledger, registry, model cache, logs."""
-    database_url: str = ""
+    database_url: str = Field(default="", repr=False)
     """SQLAlchemy URL of the ledger; empty: SQLite in the home."""
-    broker_url: str = ""
+    broker_url: str = Field(default="", repr=False)
     """Redis or Valkey; empty: the embedded one of ``scoring up`` or ``scoring run``."""
-    cache_url: str = ""
+    cache_url: str = Field(default="", repr=False)
     """Redis or Valkey for shared caches; empty: the broker's."""
     jobs: Path = Path("jobs")
     """Folder of job files; a job is found there by its name."""
@@ -43,7 +52,7 @@ class Settings(BaseSettings):
     """Places that jobs may read and write; empty: anywhere on this machine."""
     artifacts: Path = Path()
     """Reports, quarantine and plans of every run; default: ``artifacts`` in the home."""
-    tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
+    tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI", repr=False)
     """MLflow tracking and registry; empty: SQLite in the home."""
     log: Literal["console", "json"] = "console"
     """How log lines are written."""
@@ -53,6 +62,14 @@ class Settings(BaseSettings):
     """How often beat looks for what was lost."""
     workers: int = Field(default_factory=cores, ge=1)
     """Worker children on this machine; each scores with ``cores / workers`` threads."""
+
+    @field_validator("database_url", "broker_url", "cache_url")
+    @classmethod
+    def _known_scheme(cls, value: str, info: ValidationInfo) -> str:
+        accepted = SCHEMES[str(info.field_name)]
+        if value and value.partition("://")[0] not in accepted:
+            raise ValueError(f"give an address that begins with {' or '.join(accepted)}://")
+        return value
 
     @field_validator("data_roots", mode="before")
     @classmethod
@@ -96,9 +113,15 @@ def _faults(invalid: ValidationError | SettingsError) -> list[str]:
     if isinstance(invalid, SettingsError):
         return [str(invalid)]
     return [
-        f"{_variable(fault['loc'])} is {fault['input']!r}: {fault['msg'].lower()}"
+        f"{_variable(fault['loc'])} {_shown(fault)}: {fault['msg'].removeprefix('Value error, ')}"
         for fault in invalid.errors()
     ]
+
+
+def _shown(fault: Mapping[str, Any]) -> str:
+    """The value found, unless it is an address, which may hold a password."""
+    address = fault["loc"] and fault["loc"][0] in SCHEMES
+    return "cannot be used" if address else f"is {fault['input']!r}"
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

@@ -104,14 +104,14 @@ class Stack:
             return found
         self.settings.logs.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.settings.home / "stack.lock")
-        try:
-            self._lock.acquire(timeout=START_SECONDS)
-        except Timeout:
-            raise ServiceDied(
-                "stack",
-                "is being started by another process, which takes too long",
-                str(self.settings.logs),
-            ) from None
+        deadline = time.monotonic() + START_SECONDS
+        while not self._try_lock():  # its holder is starting a stack: wait for what it writes down
+            found = address.read(self.settings.home)
+            if found is not None:
+                return found
+            if time.monotonic() > deadline:
+                logs = str(self.settings.logs)
+                raise ServiceDied("stack", "is being started by another process, too slowly", logs)
         found = address.read(self.settings.home)
         if found is not None:
             self._lock.release()
@@ -140,6 +140,14 @@ class Stack:
         """Raise ServiceDied once a service has proved unable to run."""
         if self._broken is not None:
             raise self._broken
+
+    def _try_lock(self) -> bool:
+        try:
+            assert self._lock is not None
+            self._lock.acquire(timeout=0.2)
+        except Timeout:
+            return False
+        return True
 
     def _start(self) -> Addresses:
         ports = {name: free_port() for name in ("broker", "flower", "mlflow")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schedules import due
 from scoring import runs
 from scoring.errors import RegistryUnreachable, ServiceError
 from scoring.job_files import find_job
-from scoring.runs import PRIORITY_TONIGHT, Occasion
+from scoring.runs import PRIORITY_TONIGHT, on_date
 from scoring.wake import FINISH_RUN, SCORE_CHUNK, START_DUE, START_RUN, SWEEP
 from tasks.app import app, context
 
@@ -25,17 +27,26 @@ def finish_run(run_id: str) -> str:
 
 @app.task(  # type: ignore[untyped-decorator]
     name=START_RUN,
+    bind=True,
     autoretry_for=(ServiceError, RegistryUnreachable),
     retry_backoff=5,
     retry_backoff_max=60,
     max_retries=10,
 )
-def start_run(job: str, date: str | None = None) -> str:
-    """Start a run of a job in the jobs folder; for applications that cannot import `scoring`."""
-    found = find_job(job, context().settings.jobs)
-    occasion = Occasion(date=date, slot=date)
+def start_run(
+    self: Any, job: str, date: str | None = None, idempotency_key: str | None = None
+) -> str:
+    """Start a run of a job in the jobs folder; for applications that cannot import `scoring`.
+
+    A message that is delivered twice starts one run: its id is the key unless one is given.
+    """
     return runs.create_or_record(
-        context(), found, occasion, trigger="manual", priority=PRIORITY_TONIGHT
+        context(),
+        find_job(job, context().settings.jobs),
+        on_date(date),
+        trigger="manual",
+        idempotency_key=idempotency_key or f"message {self.request.id}",
+        priority=PRIORITY_TONIGHT,
     ).id
 
 

@@ -9,7 +9,7 @@ import typer
 
 from scoring import api, reference
 from scoring.cli import show
-from scoring.cli.run_commands import JsonOption
+from scoring.cli.run_commands import JsonOption, find
 from scoring.settings import Settings
 
 models_app = typer.Typer(no_args_is_help=True, help="Models in the registry.")
@@ -45,7 +45,7 @@ def profile(
         named = [name.strip() for name in columns.split(",") if name.strip()]
         found = reference.from_training(context, uri, str(Path(from_).absolute()), named)
     elif from_run is not None:
-        found = reference.from_run(context, uri, from_run)
+        found = reference.from_run(context, uri, find(from_run).id)
     else:
         found = reference.read(context, uri)
     if json:

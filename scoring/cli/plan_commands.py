@@ -20,7 +20,7 @@ def plan(job: JobArgument, date: DateOption = None, json: JsonOption = False) ->
     """Show what a run would read, with which model, in which chunks; start nothing."""
     settings = Settings()
     found = find_job(job, settings.jobs)
-    prepared = runs.prepare(api.open_context(settings), found, runs.Occasion(date=date, slot=date))
+    prepared = runs.prepare(api.open_context(settings), found, runs.on_date(date))
     document = runs.plan_document(prepared)
     if json:
         show.document(document)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import getpass
 import math
 import time
-from datetime import date as calendar_date
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from scoring import api
+from scoring import runs as runs_of
 from scoring.cli import show
-from scoring.errors import JobFileInvalid, RunNotFound
+from scoring.errors import RunNotFound
 from scoring.job_files import find_job
 from scoring.ledger import RunRecord
 from scoring.progress import follow
@@ -47,7 +47,7 @@ def run(job: JobArgument, date: DateOption = None, json: JsonOption = False) -> 
     """
     settings = Settings()
     found = find_job(job, settings.jobs)
-    _check_date(date)
+    runs_of.on_date(date)  # a wrong date is said before anything is started
     if settings.broker_url:
         _finish(_follow(api.submit(found, date=date), json=json), json=json)
         return
@@ -65,7 +65,6 @@ def submit(
     json: JsonOption = False,
 ) -> None:
     """Start a run and return at once; print its id."""
-    _check_date(date)
     submitted = api.submit(job, date=date, idempotency_key=idempotency_key)
     if json:
         show.document(submitted.to_dict())
@@ -75,7 +74,7 @@ def submit(
 
 def status(run: RunArgument, json: JsonOption = False) -> None:
     """Show one run."""
-    found = _find(run).to_dict()
+    found = find(run).to_dict()
     if json:
         show.document(found)
     else:
@@ -97,7 +96,7 @@ def runs(
 
 def report(run: RunArgument, json: JsonOption = False) -> None:
     """Show the drift report of a run."""
-    found = _find(run)
+    found = find(run)
     drift = found.report()
     if json:
         show.document(drift)
@@ -119,20 +118,20 @@ def report(run: RunArgument, json: JsonOption = False) -> None:
 
 def retry(run: RunArgument, json: JsonOption = False) -> None:
     """Go on with a failed or cancelled run; finished chunks are kept."""
-    _changed(_find(run).retry(), json=json)
+    _changed(find(run).retry(), json=json)
 
 
 def cancel(run: RunArgument, json: JsonOption = False) -> None:
     """Stop a run; nothing of it is published."""
-    _changed(_find(run).cancel(), json=json)
+    _changed(find(run).cancel(), json=json)
 
 
 def release(run: RunArgument, json: JsonOption = False) -> None:
     """Publish a run that is held back."""
-    _changed(_find(run).release(getpass.getuser()), json=json)
+    _changed(find(run).release(getpass.getuser()), json=json)
 
 
-def _find(run: str) -> api.Run:
+def find(run: str) -> api.Run:
     if run != LATEST:
         return api.get_run(run)
     newest = api.latest_runs(limit=1)
@@ -189,14 +188,3 @@ def _finish(ended: RunRecord, *, json: bool) -> None:
         if ended.error:
             show.say(f"[bold red]error:[/] {escape(ended.error)}")
     raise typer.Exit(show.EXIT_CODES[ended.state])
-
-
-def _check_date(date: str | None) -> None:
-    if date is None:
-        return
-    try:
-        calendar_date.fromisoformat(date)
-    except ValueError:
-        raise JobFileInvalid(
-            "--date", [f"{date!r} is not a date; give one as YYYY-MM-DD, for example 2026-11-23"]
-        ) from None

@@ -202,8 +202,8 @@ class Runs:
         return self._stop(run_id, "failed", ("running",), error)
 
     def cancel(self, run_id: str) -> bool:
-        """Cancel a run that has not ended. False if it has, or is being published now."""
-        return self._stop(run_id, "cancelled", ("running",), "cancelled by a person")
+        """Cancel a run that is running or held. False if it ended, or is being published now."""
+        return self._stop(run_id, "cancelled", ("running", "held"), "cancelled by a person")
 
     def release(self, run_id: str, who: str) -> None:
         """Let a held run be published; its finisher does the rest.

@@ -7,6 +7,7 @@ imported inside the functions: it costs a second that only those who talk to a r
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<versi
 LOGGED_MODEL_URI = re.compile(r"models:/(?P<model>m-[0-9a-f]+)$")
 USER_INFO = re.compile(r"//[^/\s]*@")
 """Name and password in an address: for a connection, never for a message."""
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""MLflow's own settings, unless somebody chose others: by default it is silent for minutes before
+it says that a server is not there."""
 PROFILE_TAG = "nightscore.profile"
 """Tag of a registered version: the artifact URI of its reference profile."""
 
@@ -134,6 +142,8 @@ class Registry:
             return len(self._client().search_registered_models(max_results=1000))
 
     def _client(self) -> Any:
+        for variable, value in PATIENCE.items():
+            os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)

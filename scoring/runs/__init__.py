@@ -10,7 +10,7 @@ from scoring.runs.create import (
     wake,
 )
 from scoring.runs.finish import finish_run, iso_time
-from scoring.runs.places import Occasion
+from scoring.runs.places import Occasion, on_date
 from scoring.runs.prepare import plan_document, prepare
 from scoring.runs.sweep import sweep
 
@@ -24,6 +24,7 @@ __all__ = [
     "create_or_record",
     "finish_run",
     "iso_time",
+    "on_date",
     "plan_document",
     "prepare",
     "score_chunk",

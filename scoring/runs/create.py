@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from scoring import telemetry
 from scoring.data import publish
-from scoring.errors import BrokerUnreachable, RegistryUnreachable, ScoringError, ServiceError
+from scoring.errors import (
+    BrokerUnreachable,
+    KeyTaken,
+    RegistryUnreachable,
+    ScoringError,
+    ServiceError,
+)
 from scoring.job import Job
 from scoring.ledger import Created, NewRun, RunRecord
 from scoring.runs.context import Context
@@ -40,7 +46,7 @@ def create(
     if idempotency_key is not None:
         earlier = context.ledger.runs.with_idempotency_key(idempotency_key)
         if earlier is not None:
-            return Created(run=earlier, new=False)
+            return _same(earlier, job, occasion, idempotency_key)
     prepared = prepare(context, job, occasion)
     created = _record(context, prepared, trigger, idempotency_key, priority)
     if not created.new:
@@ -49,6 +55,12 @@ def create(
     log.info("run_created", run=created.run.id, model=prepared.version.uri, rows=prepared.rows)
     wake(context, created.run, [chunk.number for chunk in prepared.chunks])
     return created
+
+
+def _same(earlier: RunRecord, job: Job, occasion: Occasion, key: str) -> Created:
+    if (earlier.job, earlier.slot) != (job.name, occasion.slot):
+        raise KeyTaken(key, earlier.id, earlier.job, earlier.slot or "no date")
+    return Created(run=earlier, new=False)
 
 
 def _record(
@@ -76,7 +88,13 @@ def _record(
 
 
 def create_or_record(
-    context: Context, job: Job, occasion: Occasion, *, trigger: str, priority: int
+    context: Context,
+    job: Job,
+    occasion: Occasion,
+    *,
+    trigger: str,
+    priority: int,
+    idempotency_key: str | None = None,
 ) -> RunRecord:
     """`create`, for callers nobody listens to: what goes wrong becomes a failed run.
 
@@ -85,7 +103,14 @@ def create_or_record(
             message can be tried again when it is over.
     """
     try:
-        return create(context, job, occasion, trigger=trigger, priority=priority).run
+        return create(
+            context,
+            job,
+            occasion,
+            trigger=trigger,
+            idempotency_key=idempotency_key,
+            priority=priority,
+        ).run
     except BrokerUnreachable as error:
         log.warning("run_not_woken", run=error.run, error=str(error))
         return context.ledger.runs.get(str(error.run))

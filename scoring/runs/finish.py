@@ -59,6 +59,8 @@ def finish_run(context: Context, run_id: str) -> str:
                 return _finish(context, run, hold)
             except LedgerUnreachable:
                 raise  # the lease runs out and the sweep wakes another finisher
+            except DriftTooSevere as error:
+                return _fail(context, hold, str(error), drift_severity=error.severity)
             except ScoringError as error:
                 return _fail(context, hold, str(error))
             except Exception as error:
@@ -275,10 +277,14 @@ def _end(
     return state if ended else "lease lost"
 
 
-def _fail(context: Context, hold: Finishing, error: str) -> str:
+def _fail(context: Context, hold: Finishing, error: str, drift_severity: str | None = None) -> str:
     report = Path(context.ledger.runs.get(hold.run_id).artifacts) / "drift.html"
     context.ledger.runs.end(
-        hold, "failed", error=error, report=str(report) if report.is_file() else None
+        hold,
+        "failed",
+        error=error,
+        drift_severity=drift_severity,
+        report=str(report) if report.is_file() else None,
     )
     log.error("run_failed", error=error)
     return "run failed"

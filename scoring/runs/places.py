@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from scoring.data.publish import staging_folder
-from scoring.errors import PathOutsideRoots, StoreUnsupported
+from scoring.errors import DateInvalid, PathOutsideRoots, StoreUnsupported
 from scoring.job import Job, fill
 
 
@@ -22,6 +22,23 @@ class Occasion:
     """Due time with offset, ISO 8601, for a scheduled run; the date for a manual one."""
     scheduled: bool = False
     """Whether (job, slot) must be unique."""
+
+    def __post_init__(self) -> None:
+        if self.date is not None and not _is_date(self.date):
+            raise DateInvalid(self.date)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except (TypeError, ValueError):
+        return False
+
+
+def on_date(day: date | str | None) -> Occasion:
+    """The occasion of a run that a person or an application asks for. Raises: DateInvalid."""
+    text = day.isoformat() if isinstance(day, date) else day
+    return Occasion(date=text, slot=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +91,12 @@ def _absolute(path: str, key: str, roots: Sequence[Path]) -> str:
             raise StoreUnsupported(key, path)
         path = rest
     absolute = str(Path(path).expanduser().absolute())
-    if roots:
-        resolved = Path(absolute).resolve()
-        if not any(resolved.is_relative_to(root.resolve()) for root in roots):
-            raise PathOutsideRoots(key, absolute, [str(root) for root in roots])
+    check_within(absolute, key, roots)
     return absolute
+
+
+def check_within(path: str, key: str, roots: Sequence[Path]) -> None:
+    """Raise `PathOutsideRoots` if a path, its links followed, leaves the roots (none: anywhere)."""
+    resolved = Path(path).resolve()
+    if roots and not any(resolved.is_relative_to(root.resolve()) for root in roots):
+        raise PathOutsideRoots(key, path, [str(root) for root in roots])

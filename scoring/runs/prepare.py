@@ -21,7 +21,7 @@ from scoring.job import Job
 from scoring.models import Field, Version, features, read_model
 from scoring.plan import Chunk, cut
 from scoring.runs.context import Context
-from scoring.runs.places import Occasion, Places, places
+from scoring.runs.places import Occasion, Places, check_within, places
 
 VARIANTS = ("native",)
 
@@ -67,6 +67,8 @@ def prepare(context: Context, job: Job, occasion: Occasion) -> Prepared:
     files = read_model(folder, version.uri)
     needed = features(files.signature, job.input.columns, version.uri)
     scanned = _scan(where.input, job, needed)
+    for one in scanned:  # what a search finds may be a link that leads elsewhere
+        check_within(one.file.path, "input.path", context.settings.data_roots)
     return Prepared(
         run_id=run_id,
         job=job,
@@ -176,6 +178,7 @@ def _reference(context: Context, job: Job, version: Version) -> Profile | None:
         path = Path(published[0].artifacts) / "profile.json" if published else None
         text = path.read_text(encoding="utf-8") if path and path.is_file() else None
     else:
+        check_within(named, "drift.reference", context.settings.data_roots)
         try:
             text = Path(named).read_text(encoding="utf-8")
         except OSError as error:

@@ -244,7 +244,7 @@ class OneRun(RuleBasedStateMachine):
 
     @rule()
     def cancel(self) -> None:
-        assert self.ledger.runs.cancel(self.run_id) is (self.state == "running")
+        assert self.ledger.runs.cancel(self.run_id) is (self.state in ("running", "held"))
         if self.state == "running":
             self.state = "cancelled"
 

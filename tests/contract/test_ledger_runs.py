@@ -322,8 +322,17 @@ def test_the_end_of_a_run_is_recorded_with_what_it_found(ledger: Ledger) -> None
 # Fail, cancel, release, retry
 
 
-@pytest.mark.parametrize("state", ["finishing", "published", "held", "failed", "cancelled"])
-def test_only_a_running_run_can_be_failed_or_cancelled(ledger: Ledger, state: str) -> None:
+def test_a_held_run_can_be_cancelled_but_not_failed(ledger: Ledger) -> None:
+    run_id = run_in(ledger, "held")
+
+    assert ledger.runs.fail(run_id, "too late") is False
+    assert ledger.runs.cancel(run_id) is True
+
+    assert ledger.runs.get(run_id).state == "cancelled"
+
+
+@pytest.mark.parametrize("state", ["finishing", "published", "failed", "cancelled"])
+def test_a_run_that_ended_can_be_neither_failed_nor_cancelled(ledger: Ledger, state: str) -> None:
     run_id = run_in(ledger, state)
     before = ledger.runs.get(run_id), history(ledger, run_id)
 

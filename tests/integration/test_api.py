@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import pytest
 
 from scoring import Job, Settings, get_run, submit
 from scoring.address import broker_url
-from scoring.api import open_context
+from scoring.api import Run, open_context
 from scoring.errors import (
     BrokerNotConfigured,
     BrokerUnreachable,
+    DateInvalid,
     ErrorBudgetExceeded,
+    KeyTaken,
     LedgerUnreachable,
+    PathOutsideRoots,
     RunFailed,
     RunNotFound,
     RunNotInState,
@@ -162,3 +166,58 @@ def test_waiting_has_a_limit_that_leaves_the_run_alone(settings: Settings, job: 
 
     assert run.status == "running"
     assert run.record.created_at <= time.time() + 1
+
+
+@pytest.mark.parametrize("date", ["2026-13-01", "../../elsewhere", "20261123", "2026-W01-1", ""])
+def test_what_is_not_a_date_is_refused_before_anything_is_started(
+    settings: Settings, job: Job, date: str
+) -> None:
+    brokered = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1"})
+
+    with pytest.raises(DateInvalid, match="Give it as YYYY-MM-DD"):
+        submit(job, date=date, settings=brokered)
+
+    assert open_context(settings).ledger.runs.latest() == []
+
+
+def test_a_date_may_be_given_as_a_date(stack: Settings, job: Job) -> None:
+    run = submit(job, date=datetime.date(2026, 11, 23), settings=stack).wait(timeout=60)
+
+    assert run.to_dict()["slot"] == "2026-11-23"
+
+
+def test_an_idempotency_key_of_another_date_is_refused(stack: Settings, job: Job) -> None:
+    first = submit(job, date="2026-11-23", idempotency_key="taken", settings=stack)
+
+    with pytest.raises(KeyTaken, match=f"belongs to run {first.id}"):
+        submit(job, date="2026-11-24", idempotency_key="taken", settings=stack)
+
+
+def test_a_run_that_is_printed_shows_no_password(settings: Settings) -> None:
+    secret = settings.model_copy(
+        update={"broker_url": "redis://:hidden@127.0.0.1:1", "cache_url": "redis://:hidden@x"}
+    )
+
+    run = Run("some-run", open_context(secret))
+
+    assert "hidden" not in repr(run)
+    assert "hidden" not in repr(secret)
+
+
+def test_a_link_that_leads_out_of_the_data_roots_is_not_read(
+    stack: Settings, job: Job, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "allowed"
+    (allowed / "in").mkdir(parents=True)
+    (allowed / "in" / "link.parquet").symlink_to(tmp_path / "rows.parquet")
+    rooted = stack.model_copy(update={"data_roots": (allowed,)})
+    inside = Job(
+        name="api",
+        model=job.model,
+        key=["id"],
+        input={"path": str(allowed / "in")},
+        output={"path": str(allowed / "scores")},
+    )
+
+    with pytest.raises(PathOutsideRoots, match="outside the places"):
+        submit(inside, settings=rooted)

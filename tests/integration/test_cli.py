@@ -208,7 +208,7 @@ def test_a_failed_run_is_exit_code_1_with_its_reason(on_the_stack: Terminal, fol
     [
         (["run", "nojob"], 2, "no job 'nojob'"),
         (["run", "mine.toml"], 2, "give a logical date with --date"),
-        (["run", "mine.toml", "--date", "23.11.2026"], 2, "give one as YYYY-MM-DD"),
+        (["run", "mine.toml", "--date", "23.11.2026"], 2, "Give it as YYYY-MM-DD"),
         (["run", "mine.toml", "--date", "2026-11-24"], 1, "no Parquet files at"),
         (["plan", "broken.toml"], 2, "did you mean"),
         (["status", "nope"], 2, "no run 'nope'"),

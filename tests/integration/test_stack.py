@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -68,6 +69,19 @@ def test_one_home_has_one_stack_and_others_use_it(settings: Settings) -> None:
         assert answers(redis.Redis.from_url(addresses.broker))
 
     assert address.read(settings.home) is None
+
+
+def test_who_asks_while_a_stack_is_starting_is_given_that_stack(settings: Settings) -> None:
+    first, second = Stack(settings), Stack(settings)
+    with ThreadPoolExecutor(2) as people:
+        asked = [people.submit(stack.ensure) for stack in (first, second)]
+        addresses = [answer.result(timeout=DEADLINE_SECONDS) for answer in asked]
+    try:
+        assert addresses[0] == addresses[1]
+        assert first.running != second.running
+    finally:
+        first.stop()
+        second.stop()
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
