@@ -103,9 +103,9 @@ class Stack:
         if found is not None:
             return found
         self.settings.logs.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.settings.home / "stack.lock")
+        lock = self._lock = FileLock(self.settings.home / "stack.lock")
         deadline = time.monotonic() + START_SECONDS
-        while not self._try_lock():  # its holder is starting a stack: wait for what it writes down
+        while not _acquired(lock):  # its holder is starting a stack: wait for what it writes down
             found = address.read(self.settings.home)
             if found is not None:
                 return found
@@ -114,7 +114,7 @@ class Stack:
                 raise ServiceDied("stack", "is being started by another process, too slowly", logs)
         found = address.read(self.settings.home)
         if found is not None:
-            self._lock.release()
+            lock.release()
             return found
         try:
             return self._start()
@@ -140,14 +140,6 @@ class Stack:
         """Raise ServiceDied once a service has proved unable to run."""
         if self._broken is not None:
             raise self._broken
-
-    def _try_lock(self) -> bool:
-        try:
-            assert self._lock is not None
-            self._lock.acquire(timeout=0.2)
-        except Timeout:
-            return False
-        return True
 
     def _start(self) -> Addresses:
         ports = {name: free_port() for name in ("broker", "flower", "mlflow")}
@@ -241,6 +233,14 @@ class Stack:
     def _give_up(self, service: Service, reason: str) -> None:
         service.process = None
         self._broken = ServiceDied(service.name, reason, str(self._log(service.name)))
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0.2)
+    except Timeout:
+        return False
+    return True
 
 
 def free_port() -> int:
