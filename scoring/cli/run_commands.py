@@ -31,7 +31,6 @@ DateOption = Annotated[
     str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Logical date of the run.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -109,7 +108,7 @@ def report(run: RunArgument, json: JsonOption = False) -> None:
             column["role"],
             "-" if psi is None else f"{psi:.3f}",
             show.severity(column["severity"]),
-            f"{column['current']['null_share']:.1%}",
+            show.share(column["current"]["null_share"]),
         )
     show.say(drift["verdict"])
     show.table(rows)

@@ -92,6 +92,11 @@ def run_details(found: Mapping[str, Any]) -> Table:
     return details
 
 
+def share(value: float | None) -> str:
+    """A share of rows; a run without rows has none."""
+    return "-" if value is None else f"{value:.1%}"
+
+
 def severity(name: str | None) -> str:
     """A drift severity in its colour."""
     return "-" if name is None else f"[{SEVERITY_STYLES.get(name, '')}]{name}[/]"

@@ -5,6 +5,7 @@ from scoring.pipeline.work import (
     ChunkWork,
     Scored,
     by_name,
+    expected_column,
     expected_columns,
     feature_kinds,
 )
@@ -13,6 +14,7 @@ __all__ = [
     "ChunkWork",
     "Scored",
     "by_name",
+    "expected_column",
     "expected_columns",
     "feature_kinds",
     "score_chunk",

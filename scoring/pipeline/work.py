@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as with_default
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from scoring.data import source
 from scoring.data.validate import Expected
 from scoring.drift.frame import Role
 from scoring.drift.profile import Profile
-from scoring.models import Engine
+from scoring.models import Engine, Field
 from scoring.plan import Span
 
 Rows = npt.NDArray[np.int64]
@@ -78,20 +79,25 @@ class Slab:
     """Which rows these are; ``None``: all."""
     rejected: list[tuple[Rows, str]]
     """Rows that break the signature, by reason."""
-    outputs: dict[str, pa.Array] = field(default_factory=dict)
+    outputs: dict[str, pa.Array] = with_default(default_factory=dict)
     """One value for each kept row; empty while none is scored."""
 
 
 def expected_columns(engine: Engine) -> tuple[Expected, ...]:
     """The engine's features as the validator wants them."""
     return tuple(
-        Expected(
-            name=str(feature.name),
-            type=feature.type,
-            width=feature.width if feature.shape is not None else 1,
-            allow_null=not feature.required and engine.accepts_null(feature),
-        )
+        expected_column(feature, allow_null=not feature.required and engine.accepts_null(feature))
         for feature in engine.features
+    )
+
+
+def expected_column(field: Field, *, allow_null: bool) -> Expected:
+    """A named field of the signature as the validator wants it."""
+    return Expected(
+        name=str(field.name),
+        type=field.type,
+        width=field.width if field.shape is not None else 1,
+        allow_null=allow_null,
     )
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from scoring.data import publish, source
-from scoring.data.validate import Expected, fits
+from scoring.data.validate import fits
 from scoring.drift.profile import Profile
 from scoring.errors import InputTypeMismatch, ReferenceUnreadable, VariantUnavailable
 from scoring.job import Job
 from scoring.models import Field, Version, features, read_model
+from scoring.pipeline import expected_column
 from scoring.plan import Chunk, cut
 from scoring.runs.context import Context
 from scoring.runs.places import Occasion, Places, check_within, places
@@ -93,16 +94,6 @@ def kept_columns(job: Job) -> list[str]:
     return [*job.key, *job.output.passthrough]
 
 
-def as_expected(field: Field) -> Expected:
-    """A field of the signature as the validator sees it, nulls aside."""
-    return Expected(
-        name=str(field.name),
-        type=field.type,
-        width=field.width if field.shape is not None else 1,
-        allow_null=not field.required,
-    )
-
-
 def plan_document(prepared: Prepared) -> dict[str, Any]:
     """What would run: for `scoring plan` and the run's ``plan.json``."""
     return {
@@ -153,7 +144,7 @@ def _scan(path: str, job: Job, needed: Sequence[Field]) -> list[source.Scanned]:
     for one in scanned:
         for field in needed:
             found = one.schema.field(str(field.name)).type
-            if not fits(found, as_expected(field)):
+            if not fits(found, expected_column(field, allow_null=True)):
                 raise InputTypeMismatch(one.file.path, str(field.name), str(found), _wanted(field))
         for name in kept:
             first, found = scanned[0].schema.field(name).type, one.schema.field(name).type

@@ -149,6 +149,20 @@ def test_submit_status_runs_and_report_speak_json(on_the_stack: Terminal) -> Non
     assert all(set(one) >= PROMISED for one in listed)
 
 
+def test_the_report_of_a_run_without_rows_is_a_table_too(
+    on_the_stack: Terminal, folder: Path
+) -> None:
+    path = folder / "rows" / "date=2026-11-23" / "rows.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    run = on_the_stack("run", "mine.toml", "--date", "2026-11-23", "--json")
+    assert run.json["state"] == "published", run.err
+
+    typed = on_the_stack("report", run.json["id"])
+
+    assert typed.code == 0, typed.err
+    assert re.search(r"^score +output +- ", typed.out, re.MULTILINE)
+
+
 def test_plan_says_what_would_run_and_starts_nothing(scoring: Terminal) -> None:
     typed = scoring("plan", "mine.toml", "--date", "2026-11-23", "--json")
 
