@@ -10,7 +10,8 @@
     │   ├── PathOutsideRoots
     │   ├── StoreUnsupported
     │   ├── ReferenceUnreadable
-    │   └── ReferenceMissing
+    │   ├── ReferenceMissing
+    │   └── SampleMissing
     ├── SettingsInvalid           an environment variable cannot be used (exit code 2)
     ├── InputError                the input is not what was promised
     │   ├── NoInputFiles
@@ -24,6 +25,8 @@
     │   ├── SignatureMissing
     │   ├── ModelUnsupported
     │   ├── VariantUnavailable
+    │   ├── VariantRefused
+    │   ├── VariantDamaged
     │   ├── DeviceUnavailable
     │   ├── ModelDigestMismatch
     │   └── ModelFailed
@@ -208,6 +211,21 @@ class ReferenceMissing(JobError):
         )
 
 
+class SampleMissing(JobError):
+    """Variants of a model cannot be judged, because there are no rows to judge them by."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"there are no rows to judge variants of {self.model} by. Name some with "
+            "--from PATH, or keep a sample with the model: `scoring models profile MODEL "
+            "--from train.parquet`. A run needs neither: it takes rows of its own input."
+        )
+
+
 class InputError(ScoringError):
     """The input is not what the run was promised."""
 
@@ -352,16 +370,51 @@ class ModelUnsupported(ModelError):
 
 
 class VariantUnavailable(ModelError):
-    """The job asks for a variant that does not exist for this model."""
+    """The job asks for a variant that cannot be had of this model on this device."""
 
-    def __init__(self, model: str, variant: str, available: Sequence[str]) -> None:
-        super().__init__(model, variant, available)
-        self.model, self.variant, self.available = model, variant, tuple(available)
+    def __init__(self, model: str, variant: str, available: Sequence[str], reason: str) -> None:
+        super().__init__(model, variant, available, reason)
+        self.model, self.variant = model, variant
+        self.available, self.reason = tuple(available), reason
 
     def __str__(self) -> str:
         return (
-            f"{self.model} has no variant {self.variant}; it has {', '.join(self.available)}. "
-            'Nothing was started. Set [precision] variant = "auto" or one of these.'
+            f"{self.model} has no variant {self.variant}: {self.reason}. Nothing was scored, the "
+            f'earlier output stands. Set [precision] variant = "auto", or one of: '
+            f"{', '.join(self.available)}."
+        )
+
+
+class VariantRefused(ModelError):
+    """The variant that the job asks for does not agree with native within the job's limits."""
+
+    def __init__(self, model: str, variant: str, reasons: Sequence[str], rows: int) -> None:
+        super().__init__(model, variant, reasons, rows)
+        self.model, self.variant = model, variant
+        self.reasons, self.rows = tuple(reasons), rows
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} may not be scored as {self.variant}: on {self.rows:,} rows against "
+            f"native, {'; '.join(self.reasons)}. Nothing was scored, the earlier output stands. "
+            'Set [precision] variant = "auto" to use the fastest that passes, or widen the limit '
+            "if your scores can bear it; `scoring models variants` shows every number."
+        )
+
+
+class VariantDamaged(ModelError):
+    """The files of a built variant are not those that were judged."""
+
+    def __init__(self, model: str, variant: str, place: str) -> None:
+        super().__init__(model, variant, place)
+        self.model, self.variant, self.place = model, variant, place
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.variant} variant of {self.model} in {self.place} is missing or is not the "
+            "one that passed the gate. Nothing is published. All workers must share "
+            "SCORING_ARTIFACTS; `scoring models variants MODEL --again` builds it anew for the "
+            "runs after it."
         )
 
 

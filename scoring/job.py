@@ -158,6 +158,8 @@ class Execution(_Table):
         default="auto", description='"auto", "cpu" or "cuda"'
     )
     """Where the model must run; auto: CUDA where it works, else the CPU."""
+    tensorrt: bool = Field(default=False, description="true or false")
+    """Whether CUDA may mean TensorRT, which takes minutes to prepare a model once."""
     chunk_rows: int = Field(
         default=0, ge=0, description="a whole number of rows, or 0 to plan chunks from file sizes"
     )

@@ -1,4 +1,4 @@
-"""Telling one process from another that has its number.
+"""Telling one process from another that has its number, and ending with one's parent.
 
 A process is known by its PID and the moment it started, on a clock that nobody can set: the
 kernel's ticks since boot on Linux, the system's creation time elsewhere.
@@ -6,9 +6,24 @@ kernel's ticks since boot on Linux, the system's creation time elsewhere.
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 from pathlib import Path
 
 import psutil
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when the thread that started it is gone (Linux only).
+
+    For ``preexec_fn``: it runs between fork and exec.
+    """
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def started(pid: int) -> str | None:

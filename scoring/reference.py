@@ -1,26 +1,29 @@
 """Reference profiles: what a model was trained on, kept with its version in the registry.
 
 A reference comes from training rows (features read, outputs predicted by the version itself) or
-from a run. Later runs of the version are counted on its edges and compared with it.
+from a run. Training rows also leave a sample, by which variants of the model are judged. Later runs
+of the version are counted on the reference's edges and compared with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from scoring.data import source
 from scoring.data.validate import validate
 from scoring.drift.frame import Role
 from scoring.drift.profile import Profile, reference_from
 from scoring.errors import ReferenceMissing, RunNotInState
-from scoring.models import Engine, EngineOptions, Version, load, read_model
+from scoring.models import Engine, EngineOptions, load, read_model, score
 from scoring.pipeline import by_name, expected_columns, feature_kinds
 from scoring.plan import Span
-from scoring.runs import Context
+from scoring.runs import Context, sample
 
 Columns = dict[str, pa.Array]
 
@@ -38,8 +41,13 @@ def read(context: Context, model: str) -> Profile:
     return Profile.from_json(text)
 
 
-def from_training(context: Context, model: str, path: str, columns: Sequence[str] = ()) -> Profile:
+def from_training(
+    context: Context, model: str, path: str, columns: Sequence[str] = (), label: str = ""
+) -> Profile:
     """Profile training rows and the version's own outputs on them; log it to the version.
+
+    Some of the rows are logged with it, with their ``label`` if it is named: variants of the model
+    are judged by them.
 
     Rows that break the signature are not predicted, as they would be quarantined in a run.
     ``columns`` are the job's ``[input] columns``.
@@ -50,14 +58,20 @@ def from_training(context: Context, model: str, path: str, columns: Sequence[str
     version = context.registry.resolve(model)
     _, folder = context.cache.fetch(version)
     options = EngineOptions(device="auto", threads=context.threads, columns=tuple(columns))
-    engine = load(read_model(folder, version.uri), options)
+    files = read_model(folder, version.uri)
+    engine = load(files, options)
     names = [str(feature.name) for feature in engine.features]
     scanned = source.scan(path, names)
     source.check_columns(scanned, names)
     kinds: list[tuple[str, Role, Any]] = [*feature_kinds(expected_columns(engine))]
     kinds += [(name, "output", values.type) for name, values in _sample_outputs(scanned, engine)]
     profile = reference_from(lambda: _predicted(scanned, engine), kinds)
-    return _log(context, version, profile)
+    rows = sample.from_files(path, engine.features, sample.rows_wanted(files), label)
+    with TemporaryDirectory() as scratch:
+        kept = Path(scratch) / "sample.parquet"
+        pq.write_table(rows, kept)
+        context.registry.log_reference(version, profile.to_json(), kept)
+    return profile
 
 
 def from_run(context: Context, model: str, run_id: str) -> Profile:
@@ -71,7 +85,8 @@ def from_run(context: Context, model: str, run_id: str) -> Profile:
     if not path.is_file():
         raise RunNotInState(run.id, run.state, "finished, and so has a profile")
     profile = Profile.from_json(path.read_text(encoding="utf-8")).as_reference()
-    return _log(context, context.registry.resolve(model), profile)
+    context.registry.log_reference(context.registry.resolve(model), profile.to_json())
+    return profile
 
 
 def document(profile: Profile) -> dict[str, Any]:
@@ -93,14 +108,9 @@ def document(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _log(context: Context, version: Version, profile: Profile) -> Profile:
-    context.registry.log_reference_profile(version, profile.to_json())
-    return profile
-
-
 def _predicted(scanned: list[source.Scanned], engine: Engine) -> Iterator[Columns]:
     for features, slab in _slabs(scanned, engine):
-        outputs = engine.predict(slab) if slab.num_rows else {}
+        outputs = score(engine, slab) if slab.num_rows else {}
         yield {**features, **outputs}
 
 
@@ -108,7 +118,7 @@ def _sample_outputs(scanned: list[source.Scanned], engine: Engine) -> list[tuple
     """The outputs of a few rows: their names and types are what is wanted."""
     for _, slab in _slabs(scanned, engine):
         if slab.num_rows:
-            return list(engine.predict(slab.slice(0, 16)).items())
+            return list(score(engine, slab.slice(0, 16)).items())
     return list(engine.empty().items())
 
 

@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """How long a worker may be silent before its chunk is given to another."""
     sweep_seconds: float = Field(default=30.0, gt=0)
     """How often beat looks for what was lost."""
+    search_seconds: float = Field(default=900.0, gt=0)
+    """How long a search for the variants of a model may take."""
     workers: int = Field(default_factory=cores, ge=1)
     """Worker children on this machine; each scores with ``cores / workers`` threads."""
 

@@ -8,7 +8,6 @@ others find its addresses and use it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -28,7 +27,7 @@ from filelock import FileLock, Timeout
 from scoring import address, telemetry
 from scoring.address import Addresses
 from scoring.errors import ServiceDied
-from scoring.processes import started
+from scoring.processes import end_with_parent, started
 from scoring.settings import Settings
 
 log = telemetry.logger(__name__)
@@ -43,7 +42,6 @@ SHORT_LIFE_SECONDS = 3.0
 SHORT_LIVES = 5
 """So many lives in a row, none longer than that and none ended by SIGKILL, and a service counts as
 unable to run."""
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
@@ -185,6 +183,7 @@ class Stack:
             "SCORING_ARTIFACTS": str(settings.artifacts),
             "SCORING_LEASE_SECONDS": str(settings.lease_seconds),
             "SCORING_SWEEP_SECONDS": str(settings.sweep_seconds),
+            "SCORING_SEARCH_SECONDS": str(settings.search_seconds),
             "SCORING_WORKERS": str(settings.workers),
             "SCORING_DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
             "MLFLOW_TRACKING_URI": settings.tracking_uri,
@@ -302,16 +301,8 @@ def _spawn(
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=end_with_parent,
     )
-
-
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _end_with_parent() -> None:
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _stop(services: Sequence[Service]) -> None:

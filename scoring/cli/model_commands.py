@@ -1,15 +1,19 @@
-"""Commands on models: their reference profiles."""
+"""Commands on models: their reference profiles, and the variants they can be scored with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from scoring import api, reference
+from scoring import api, reference, variants
 from scoring.cli import show
 from scoring.cli.run_commands import JsonOption, find
+from scoring.job import Precision
+from scoring.job_files import find_job
 from scoring.settings import Settings
 
 models_app = typer.Typer(no_args_is_help=True, help="Models in the registry.")
@@ -33,17 +37,20 @@ def profile(
     columns: Annotated[
         str, typer.Option(help="The job's [input] columns, comma between, if it has any.")
     ] = "",
+    label: Annotated[
+        str, typer.Option(help="Column of the known truth: variants are judged by it too.")
+    ] = "",
     from_run: Annotated[str | None, typer.Option(help="Take the profile of this run.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Show a model's reference profile; with --from or --from-run, make it first."""
     context = api.open_context(Settings())
-    uri = model if model.startswith("models:/") else f"models:/{model}@production"
+    uri = _uri(model)
     if from_ is not None and from_run is not None:
         raise typer.BadParameter("give --from or --from-run, not both")
     if from_ is not None:
-        named = [name.strip() for name in columns.split(",") if name.strip()]
-        found = reference.from_training(context, uri, str(Path(from_).absolute()), named)
+        path = str(Path(from_).absolute())
+        found = reference.from_training(context, uri, path, _named(columns), label)
     elif from_run is not None:
         found = reference.from_run(context, uri, find(from_run).id)
     else:
@@ -61,3 +68,84 @@ def profile(
             f"{column['nulls']:,}",
         )
     show.table(rows)
+
+
+@models_app.command("variants")
+def list_variants(
+    model: ModelArgument,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Parquet rows to judge by; else the reference's sample."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column of the known truth in these rows.")] = "",
+    columns: Annotated[
+        str, typer.Option(help="The job's [input] columns, comma between, if it has any.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    job: Annotated[str | None, typer.Option(help="Apply the limits of this job.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Search anew.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show every variant of a model on this machine: built, judged against native, timed."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"--device is {device!r}; give auto, cpu or cuda")
+    settings = Settings()
+    limits = find_job(job, settings.jobs).precision if job else Precision()
+    found = variants.of_model(
+        api.open_context(settings),
+        _uri(model),
+        path=from_,
+        label=label,
+        columns=tuple(_named(columns)),
+        device=device,
+        again=again,
+    )
+    shown = variants.document(found, limits)
+    if json:
+        show.document(shown)
+        return
+    show.table(_variants_table(shown))
+    show.say(
+        f"{shown['model']} on {shown['device']}: {shown['chosen']}, {shown['why']}. Judged on "
+        f"{shown['rows']:,} rows ({shown['sample']}); the search took {shown['seconds']:.1f} s."
+    )
+
+
+def _variants_table(shown: Mapping[str, Any]) -> Table:
+    rows = show.listing(
+        "variant",
+        "recipe",
+        ">size",
+        ">mean error",
+        ">max error",
+        ">agreement",
+        ">batch error",
+        ">rows/s",
+        ">batch",
+        "verdict",
+    )
+    for one in shown["variants"]:
+        admitted = (
+            "[green]admitted[/]" if one["admitted"] else f"[red]{'; '.join(one['reasons'])}[/]"
+        )
+        rows.add_row(
+            f"[bold]{one['variant']} *[/]" if one["chosen"] else one["variant"],
+            one["recipe"],
+            show.size(one["size_bytes"]),
+            show.figure(one["mean_error"]),
+            show.figure(one["max_error"]),
+            show.share(one["agreement"]),
+            show.figure(one["batch_error"]),
+            show.count(one["rows_per_second"]),
+            show.count(one["batch_rows"]),
+            "[green]chosen[/]" if one["chosen"] else admitted,
+        )
+    return rows
+
+
+def _uri(model: str) -> str:
+    return model if model.startswith("models:/") else f"models:/{model}@production"
+
+
+def _named(columns: str) -> list[str]:
+    return [name.strip() for name in columns.split(",") if name.strip()]

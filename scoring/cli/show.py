@@ -97,6 +97,21 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def figure(value: float | None) -> str:
+    """An error, in three digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def count(value: float | None) -> str:
+    """A number of rows."""
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def size(size_bytes: int | None) -> str:
+    """A file's size."""
+    return "-" if size_bytes is None else f"{size_bytes / 2**20:,.1f} MiB"
+
+
 def severity(name: str | None) -> str:
     """A drift severity in its colour."""
     return "-" if name is None else f"[{SEVERITY_STYLES.get(name, '')}]{name}[/]"

@@ -1,4 +1,4 @@
-"""The ledger: the SQL tables of runs, chunks and slots, the only source of truth."""
+"""The ledger: the SQL tables of runs, chunks, searches and slots, the only source of truth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from scoring.ledger.records import (
     RunRecord,
 )
 from scoring.ledger.runs import Created, Finishing, Runs
+from scoring.ledger.searches import SearchClaim, Searches
 from scoring.ledger.slots import Slots
 from scoring.ledger.sweep import Lease, Lost, Sweep
 
@@ -33,6 +34,7 @@ __all__ = [
     "Lost",
     "NewRun",
     "RunRecord",
+    "SearchClaim",
 ]
 
 
@@ -43,6 +45,7 @@ class Ledger:
     database: Database
     runs: Runs
     chunks: Chunks
+    searches: Searches
     slots: Slots
     sweep: Sweep
 
@@ -54,6 +57,7 @@ class Ledger:
             database=database,
             runs=Runs(database, lease_seconds),
             chunks=Chunks(database, lease_seconds),
+            searches=Searches(database, lease_seconds),
             slots=Slots(database),
             sweep=Sweep(database),
         )

@@ -31,6 +31,9 @@ class RunRecord:
     model_digest: str | None
     flavor: str | None
     variant: str | None
+    batch_rows: int | None
+    search: str | None
+    precision: str | None
     engine: str | None
     device: str | None
     output: str

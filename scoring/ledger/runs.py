@@ -126,6 +126,31 @@ class Runs:
             ).all()
         return {row.number: _input(row) for row in rows}
 
+    def pin_variant(
+        self, run_id: str, *, variant: str, batch_rows: int, search: str | None, precision: str
+    ) -> bool:
+        """Pin what every chunk of the run is scored with. False if it was pinned before."""
+        pinned = (
+            update(runs)
+            .where(runs.c.id == run_id, runs.c.variant.is_(None))
+            .values(variant=variant, batch_rows=batch_rows, search=search, precision=precision)
+        )
+        with self._database.transaction() as connection:
+            if connection.execute(pinned).rowcount != 1:
+                return False
+            history.append(connection, run_id, "variant_pinned", json.loads(precision))
+            return True
+
+    def shrink_batch(self, run_id: str, batch_rows: int) -> None:
+        """Pin a smaller batch, because the pinned one did not fit into a worker's memory."""
+        smaller = or_(runs.c.batch_rows == 0, runs.c.batch_rows > batch_rows)
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                update(runs).where(runs.c.id == run_id, smaller).values(batch_rows=batch_rows)
+            )
+            if changed.rowcount == 1:
+                history.append(connection, run_id, "batch_shrunk", {"batch_rows": batch_rows})
+
     def claim_finish(self, run_id: str, worker: str) -> Finishing | None:
         """Become the run's finisher, or ``None`` if it is not finishing or has a live one."""
         free = or_(runs.c.finish_lease_until.is_(None), runs.c.finish_lease_until < database_now())

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -52,7 +52,10 @@ runs = Table(
     Column("model_source", Text),
     Column("model_digest", String(64)),
     Column("flavor", String(40)),
-    Column("variant", String(20)),
+    Column("variant", String(20)),  # null until the first worker has chosen one
+    Column("batch_rows", Integer),  # rows of one call of the model, pinned with the variant
+    Column("search", String(64)),  # what the variant was chosen from, see `searches`
+    Column("precision", Text),  # JSON: the choice with its numbers
     Column("engine", String(80)),
     Column("device", String(80)),
     Column("output", Text, nullable=False),
@@ -144,6 +147,20 @@ schedules = Table(
     metadata,
     Column("job", String(100), primary_key=True),
     Column("considered_until", Double, nullable=False),  # every slot up to here was decided on
+)
+
+searches = Table(
+    "searches",
+    metadata,
+    Column("key", String(64), primary_key=True),  # see runs.search.search_key
+    Column("model_digest", String(64), nullable=False),
+    Column("device", String(200), nullable=False),
+    Column("attempt", Integer, nullable=False),  # the fencing token
+    Column("worker", String(200)),
+    Column("lease_until", Double),
+    Column("result", Text),  # JSON, see scoring.models.SearchResult; null until it is found
+    Column("found_at", Double),
+    Index("ix_searches_model_digest", "model_digest"),
 )
 
 

@@ -1,20 +1,81 @@
-"""Batch size: how many rows one call of the model takes.
+"""Batch size: how many rows one call of the model takes, and what happens when memory runs out.
 
-Measured on CPUs with 2 MiB of cache a core: matrix networks are fastest while a batch's
-activations stay in cache (256 rows), tree ensembles once the call's fixed cost is spread
-(8,192 rows), pandas models when a frame's fixed cost is (16,384 rows).
+A batch size is found by timing (see `timing`), pinned with the run, and only ever shrinks: when a
+call runs out of memory its rows are scored in halves, and the smaller size stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 NETWORK_ROWS = 256
 TREES_ROWS = 8_192
 FRAME_ROWS = 16_384
+"""Sizes to begin with, measured on CPUs with 2 MiB of cache a core: networks while a batch's
+activations stay in cache, trees once a call's fixed cost is spread, pandas models once a frame's
+is."""
 TREE_OPERATORS = frozenset({"TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble"})
+OUT_OF_MEMORY = (
+    "out of memory",
+    "failed to allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "alloc_failed",
+)
+"""How runtimes that have no exception for it say that memory ran out, in lower case."""
+
+Result = TypeVar("Result")
 
 
-def batch_rows(operators: Iterable[str]) -> int:
-    """Rows per call for an ONNX graph of these operators."""
+def usual_rows(operators: Iterable[str]) -> int:
+    """Rows per call for an ONNX graph of these operators, before anything was timed."""
     return TREES_ROWS if TREE_OPERATORS.intersection(operators) else NETWORK_ROWS
+
+
+class BatchSize:
+    """Rows of one call; halved whenever memory runs out, never raised again."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def calls(self, rows: int, call: Callable[[int, int], Result]) -> list[Result]:
+        """``call(start, stop)`` over consecutive ranges that cover ``rows`` rows, in order.
+
+        Raises:
+            MemoryError: a single row does not fit either.
+        """
+        results: list[Result] = []
+        start = 0
+        while start < rows:
+            stop = min(start + self.rows, rows)
+            try:
+                results.append(call(start, stop))
+            except Exception as error:
+                self.shrink(stop - start, error)
+                continue
+            start = stop
+        return results
+
+    def shrink(self, tried: int, error: Exception) -> None:
+        """Halve the size after a call of ``tried`` rows ran out of memory.
+
+        Raises:
+            MemoryError: there is nothing left to halve.
+            Exception: ``error`` itself, when it says something else.
+        """
+        if not ran_out_of_memory(error):
+            raise error
+        if tried <= 1:
+            raise MemoryError(f"one row does not fit into memory: {error}") from error
+        self.rows = (tried + 1) // 2
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a runtime means that memory, of host or device, ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    runtime = type(error).__module__.startswith(("onnxruntime", "torch")) or isinstance(
+        error, RuntimeError
+    )
+    return runtime and any(words in str(error).lower() for words in OUT_OF_MEMORY)

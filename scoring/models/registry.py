@@ -18,6 +18,8 @@ from typing import Any
 
 from scoring import telemetry
 from scoring.errors import ModelNotFound, RegistryUnreachable
+from scoring.models.choice import Choice
+from scoring.models.search_result import SearchResult
 
 log = telemetry.logger(__name__)
 
@@ -34,6 +36,9 @@ PATIENCE = {
 it says that a server is not there."""
 PROFILE_TAG = "nightscore.profile"
 """Tag of a registered version: the artifact URI of its reference profile."""
+SAMPLE_TAG = "nightscore.sample"
+"""The same of the rows that variants are judged by."""
+PROFILE_FILE = "profile.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,25 +121,69 @@ class Registry:
             path = download_artifacts(artifact_uri=version.profile_uri, tracking_uri=self._uri)
         return Path(path).read_text(encoding="utf-8")
 
-    def log_reference_profile(self, version: Version, profile: str) -> str:
-        """Log a reference profile to the version; return its artifact URI."""
+    def reference_sample(self, version: Version, folder: Path) -> Path | None:
+        """The rows that were logged with the version's profile, as Parquet below ``folder``."""
+        with self._answering(version.uri):
+            from mlflow.artifacts import download_artifacts
+
+            tags = self._client().get_model_version(version.name, version.version).tags
+            if SAMPLE_TAG not in tags:
+                return None
+            found = download_artifacts(
+                artifact_uri=tags[SAMPLE_TAG], dst_path=str(folder), tracking_uri=self._uri
+            )
+        return Path(found)
+
+    def log_reference(self, version: Version, profile: str, sample: Path | None = None) -> None:
+        """Log a reference profile to the version, and the rows of ``sample`` with it."""
         with self._answering(version.uri):
             client = self._client()
-            name = f"nightscore/{version.name}"
-            experiment = client.get_experiment_by_name(name)
-            experiment_id = (
-                experiment.experiment_id
-                if experiment
-                else client.create_experiment(name, artifact_location(self._uri, name))
-            )
-            run = client.create_run(
-                experiment_id, run_name=f"reference profile of version {version.version}"
-            )
-            client.log_text(run.info.run_id, profile, "profile.json")
-            client.set_terminated(run.info.run_id)
-            uri = f"runs:/{run.info.run_id}/profile.json"
-            client.set_model_version_tag(version.name, version.version, PROFILE_TAG, uri)
-        return uri
+            title = f"reference profile of version {version.version}"
+            run_id = self._new_run(f"nightscore/{version.name}", title)
+            client.log_text(run_id, profile, PROFILE_FILE)
+            tags = {PROFILE_TAG: f"runs:/{run_id}/{PROFILE_FILE}"}
+            if sample is not None:
+                client.log_artifact(run_id, str(sample))
+                tags[SAMPLE_TAG] = f"runs:/{run_id}/{sample.name}"
+            client.set_terminated(run_id)
+            for tag, uri in tags.items():
+                client.set_model_version_tag(version.name, version.version, tag, uri)
+
+    def log_variants(self, version: Version, job: str, found: SearchResult, choice: Choice) -> None:
+        """Show what a search found: metrics on a run, tags on the version.
+
+        Raises:
+            RegistryUnreachable, ModelNotFound: nothing depends on it.
+        """
+        with self._answering(version.uri):
+            client = self._client()
+            title = f"variants of {version.name} version {version.version}"
+            run_id = self._new_run(f"nightscore/{job}", title)
+            for name, value in found.metrics().items():
+                client.log_metric(run_id, name, value)
+            for name, text in (("device", found.device), ("runtimes", found.runtimes)):
+                client.log_param(run_id, name, text)
+            client.log_param(run_id, "variant", choice.variant)
+            client.log_text(run_id, found.to_json(), "variants.json")
+            client.set_terminated(run_id)
+            tags = {
+                "nightscore.variant": choice.variant,
+                "nightscore.batch_rows": str(choice.batch_rows),
+                "nightscore.device": found.device,
+                "nightscore.variants": f"runs:/{run_id}/variants.json",
+            }
+            for tag, text in tags.items():
+                client.set_model_version_tag(version.name, version.version, tag, text)
+
+    def _new_run(self, experiment: str, title: str) -> str:
+        client = self._client()
+        known = client.get_experiment_by_name(experiment)
+        experiment_id = (
+            known.experiment_id
+            if known
+            else client.create_experiment(experiment, artifact_location(self._uri, experiment))
+        )
+        return str(client.create_run(experiment_id, run_name=title).info.run_id)
 
     def count(self) -> int:
         """Registered models, up to a thousand. Raises: RegistryUnreachable."""

@@ -1,9 +1,9 @@
 """One attempt at one chunk: three threads with a short queue between each two.
 
-The reader decodes, profiles and validates; the caller's thread predicts; the writer profiles
-outputs and encodes. NumPy, Arrow and ONNX Runtime release the GIL, so they overlap; memory is
-bounded by a few slabs, whatever the chunk's size. Any error, in any thread, ends all three and
-surfaces in the caller's.
+The reader decodes, profiles, validates and prepares; the caller's thread predicts; the writer
+profiles outputs and encodes. NumPy, Arrow and ONNX Runtime release the GIL, so they overlap;
+memory is bounded by a few slabs, whatever the chunk's size. Any error, in any thread, ends all
+three and surfaces in the caller's.
 """
 
 from __future__ import annotations
@@ -117,11 +117,14 @@ class Attempt:
                     checked = validate(batch, self._expected)
                 with self._timed("profile"):
                     self._features.add(by_name(checked.columns))
+                with self._timed("prepare"):
+                    prepared = isolate.prepare(self._engine, checked.features)
                 yield Slab(
                     file=file.path,
                     first_row=row,
                     rows=batch,
                     features=checked.features,
+                    prepared=prepared,
                     kept=checked.kept,
                     rejected=[(refused.rows, refused.reason) for refused in checked.rejected],
                 )
@@ -137,7 +140,10 @@ class Attempt:
         for rows, reason in slab.rejected:
             self._quarantine.add(slab, rows, reason)
         with self._timed("predict"):
-            found = isolate.predict(self._engine, slab.features, self._quarantine.room)
+            found = isolate.predict(
+                self._engine, slab.features, slab.prepared, self._quarantine.room
+            )
+        slab.prepared = None  # the writer has no use for it, and it is as large as the slab
         slab.outputs = found.outputs
         if not found.bad:
             return

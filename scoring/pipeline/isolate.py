@@ -7,6 +7,7 @@ many rows as the one before.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -36,28 +37,46 @@ class Isolated:
         }
 
 
-def predict(engine: Engine, features: pa.RecordBatch, room: int) -> Isolated:
-    """Score the rows that can be scored.
+def prepare(engine: Engine, features: pa.RecordBatch) -> Any:
+    """The rows as the model's inputs, or ``None`` if some row of them cannot be given to it.
+
+    `predict` finds that row; a reader that prepares ahead only goes on to the next slab.
+
+    Raises:
+        ScoringError: the model itself is at fault, not a row.
+    """
+    if features.num_rows == 0:
+        return None
+    try:
+        return engine.prepare(features)
+    except (ScoringError, MemoryError):
+        raise
+    except Exception:
+        return None
+
+
+def predict(engine: Engine, features: pa.RecordBatch, prepared: Any, room: int) -> Isolated:
+    """Score the rows that can be scored; ``prepared`` is what `prepare` made of them.
 
     The search ends once more than ``room`` rows are bad: the run has failed then.
 
     Raises:
         ScoringError: the model itself is at fault, not a row.
-        MemoryError: a smaller slab might do.
+        MemoryError: one row alone does not fit.
     """
     found = Isolated()
-    _predict(engine, features, 0, room, found)
+    _predict(engine, features, prepared, 0, room, found)
     return found
 
 
 def _predict(
-    engine: Engine, features: pa.RecordBatch, start: int, room: int, found: Isolated
+    engine: Engine, features: pa.RecordBatch, prepared: Any, start: int, room: int, found: Isolated
 ) -> None:
     rows = features.num_rows
     if rows == 0 or len(found.bad) > room:
         return
     try:
-        outputs = engine.predict(features)
+        outputs = engine.predict(engine.prepare(features) if prepared is None else prepared)
     except (ScoringError, MemoryError):
         raise
     except Exception as error:
@@ -65,8 +84,8 @@ def _predict(
             found.bad.append((start, _reason(error)))
             return
         half = rows // 2
-        _predict(engine, features.slice(0, half), start, room, found)
-        _predict(engine, features.slice(half), start + half, room, found)
+        _predict(engine, features.slice(0, half), None, start, room, found)
+        _predict(engine, features.slice(half), None, start + half, room, found)
     else:
         found.good.append((start, start + rows))
         found.pieces.append(outputs)

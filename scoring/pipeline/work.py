@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as with_default
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,8 @@ class Slab:
     """As read."""
     features: pa.RecordBatch
     """The model's columns of the rows that fit its signature."""
+    prepared: Any
+    """The same as the model's inputs; ``None`` if some row cannot be given to it."""
     kept: Rows | None
     """Which rows these are; ``None``: all."""
     rejected: list[tuple[Rows, str]]

@@ -23,6 +23,9 @@ from scoring.errors import (
     ModelUnsupported,
     ScoringError,
     SignatureMissing,
+    VariantDamaged,
+    VariantRefused,
+    VariantUnavailable,
 )
 from scoring.job import Job
 from scoring.ledger import Claim, Committed, RunRecord
@@ -34,6 +37,7 @@ from scoring.runs.frame import read_frame
 from scoring.runs.identity import is_dead_here, this_worker
 from scoring.runs.lease import Lease
 from scoring.runs.prepare import kept_columns
+from scoring.runs.variant import load_pinned, pinned, remember_ceiling
 
 log = telemetry.logger(__name__)
 
@@ -44,6 +48,9 @@ HOPELESS = (
     ModelNotFound,
     ModelUnsupported,
     SignatureMissing,
+    VariantDamaged,
+    VariantRefused,
+    VariantUnavailable,
 )
 """Errors that every further attempt would meet again: they fail the run at once."""
 RETRY_SECONDS, RETRY_SECONDS_MOST = 2.0, 60.0
@@ -91,9 +98,11 @@ def _attempt(context: Context, run: RunRecord, claim: Claim) -> str:
     job = Job.from_json(run.job_json)
     renew = partial(context.ledger.chunks.renew, claim)
     with Lease(renew, context.settings.lease_seconds) as lease:
-        engine = context.engines.get(run, job, context.cache, context.threads)
+        run = pinned(context, run, job, lease.check)
+        engine = context.engines.get(run, job, partial(load_pinned, context, run, job))
         work = _work(context, run, job, claim)
         scored = score(work, engine, lease.check)
+        remember_ceiling(context, run, engine)
     try:
         last = context.ledger.chunks.commit(
             claim,

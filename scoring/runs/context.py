@@ -7,17 +7,14 @@ opens a ledger.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scoring import telemetry
 from scoring.job import Job
 from scoring.ledger import Ledger, RunRecord
-from scoring.models import Engine, EngineOptions, ModelCache, Registry, Version, load, read_model
+from scoring.models import Engine, ModelCache, Registry, Version
 from scoring.settings import Settings, cores
-
-log = telemetry.logger(__name__)
 
 ENGINES_KEPT = 2
 """Loaded models a worker child keeps: the night's job and the one before."""
@@ -54,22 +51,22 @@ class Engines:
     def __init__(self) -> None:
         self._loaded: OrderedDict[tuple[object, ...], Engine] = OrderedDict()
 
-    def get(self, run: RunRecord, job: Job, cache: ModelCache, threads: int) -> Engine:
-        """The engine for a run's pin."""
-        key = (run.model_digest, run.variant, job.execution.device, job.input.columns)
-        if key in self._loaded:
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
-        version = pinned_version(run)
-        folder = cache.get(version, str(run.model_digest))
-        engine = load(
-            read_model(folder, version.uri),
-            EngineOptions(device=job.execution.device, threads=threads, columns=job.input.columns),
+    def get(self, run: RunRecord, job: Job, load: Callable[[], Engine]) -> Engine:
+        """The engine for a run's pin, loaded now if it is not here."""
+        key = (
+            run.model_digest,
+            run.variant,
+            run.search,
+            job.execution.device,
+            job.execution.tensorrt,
+            job.input.columns,
         )
-        log.info("engine_loaded", model=version.uri, engine=engine.name, device=engine.device)
+        engine = self._loaded.pop(key, None) or load()
         self._loaded[key] = engine
         if len(self._loaded) > ENGINES_KEPT:
             self._loaded.popitem(last=False)
+        if run.batch_rows:
+            engine.resize(run.batch_rows)
         return engine
 
 

@@ -157,7 +157,7 @@ def _new_run(
         model_source=prepared.version.source,
         model_digest=prepared.digest,
         flavor=prepared.flavor,
-        variant="native",
+        variant=None,
         device=job.execution.device,
         output=str(prepared.places.output),
         staging=str(prepared.places.staging),

@@ -238,6 +238,7 @@ def _manifest(
         "model_digest": run.model_digest,
         "flavor": run.flavor,
         "variant": run.variant,
+        "precision": json.loads(run.precision) if run.precision else None,
         "engine": run.engine,
         "device": run.device,
         "nightscore": installed("nightscore"),

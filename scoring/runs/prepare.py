@@ -16,15 +16,13 @@ from typing import Any
 from scoring.data import publish, source
 from scoring.data.validate import fits
 from scoring.drift.profile import Profile
-from scoring.errors import InputTypeMismatch, ReferenceUnreadable, VariantUnavailable
+from scoring.errors import InputTypeMismatch, ReferenceUnreadable
 from scoring.job import Job
 from scoring.models import Field, Version, features, read_model
 from scoring.pipeline import expected_column
 from scoring.plan import Chunk, cut
 from scoring.runs.context import Context
 from scoring.runs.places import Occasion, Places, check_within, places
-
-VARIANTS = ("native",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +61,6 @@ def prepare(context: Context, job: Job, occasion: Occasion) -> Prepared:
     )
     publish.check_output(where.output)
     version = context.registry.resolve(job.model)
-    _check_variant(job, version)
     digest, folder = context.cache.fetch(version)
     files = read_model(folder, version.uri)
     needed = features(files.signature, job.input.columns, version.uri)
@@ -129,11 +126,6 @@ def write_plan(prepared: Prepared) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plan_document(prepared), indent=2) + "\n"
     (folder / "plan.json").write_text(text, encoding="utf-8")
-
-
-def _check_variant(job: Job, version: Version) -> None:
-    if job.precision.variant not in ("auto", *VARIANTS):
-        raise VariantUnavailable(version.uri, job.precision.variant, VARIANTS)
 
 
 def _scan(path: str, job: Job, needed: Sequence[Field]) -> list[source.Scanned]:

@@ -322,7 +322,8 @@ _, folder = context.cache.fetch(version)
 engine = load(read_model(folder, version.uri), EngineOptions(device="cpu", threads=1))
 reference.from_training(context, {uri!r}, {str(tmp_path / "rows.parquet")!r})
 context.registry.count()
-print(json.dumps(engine.predict(pa.record_batch({{"amount": [1.0]}}))["score"].to_pylist()))
+rows = engine.prepare(pa.record_batch({{"amount": [1.0]}}))
+print(json.dumps(engine.predict(rows)["score"].to_pylist()))
 """
     environment = {
         **os.environ,

@@ -1,17 +1,18 @@
 """Engines: what executes a model version on a device.
 
-`load` picks the engine by flavor: ONNX runs in ONNX Runtime on Arrow-derived arrays, everything
-else through MLflow's pyfunc on pandas frames.
+`load` runs a model as it is registered: ONNX in ONNX Runtime on Arrow-derived arrays, everything
+else through MLflow's pyfunc on pandas frames. `load_built` runs a variant that was made of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from scoring.models.built import Built
 from scoring.models.inputs import features
 from scoring.models.signature import Field, ModelFiles
 
@@ -25,6 +26,10 @@ class EngineOptions:
     """Threads inside one call."""
     columns: tuple[str, ...] = ()
     """The job's ``[input] columns``."""
+    batch_rows: int = 0
+    """Rows of one call of the model; 0: the engine's own choice."""
+    tensorrt: bool = False
+    """Whether CUDA may mean TensorRT, whose engines take minutes to build once."""
 
 
 class Engine(Protocol):
@@ -44,16 +49,31 @@ class Engine(Protocol):
 
     @property
     def slab_rows(self) -> int:
-        """Rows that `predict` is best given at once; it cuts them into batches itself."""
+        """Rows that `prepare` is best given at once."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of one call of the model; it shrinks when memory runs out."""
+
+    def resize(self, batch_rows: int) -> None:
+        """Call the model with that many rows from now on."""
 
     def accepts_null(self, feature: Field) -> bool:
         """Whether this engine can be given a null in that column."""
 
-    def predict(self, slab: pa.RecordBatch) -> dict[str, pa.Array]:
-        """Score a slab whose columns are `features`; one value per row in every output.
+    def prepare(self, rows: pa.RecordBatch) -> Any:
+        """Rows whose columns are `features` as the model's inputs; may run in another thread.
+
+        Raises:
+            Exception: the rows cannot be given to the model together.
+        """
+
+    def predict(self, prepared: Any) -> dict[str, pa.Array]:
+        """Score what `prepare` made, in batches; one value per row in every output, in order.
 
         Raises:
             ModelFailed: the model returned another number of rows.
+            MemoryError: one row does not fit into memory.
             Exception: whatever the model itself raises.
         """
 
@@ -61,8 +81,13 @@ class Engine(Protocol):
         """The outputs of no rows at all."""
 
 
+def score(engine: Engine, rows: pa.RecordBatch) -> dict[str, pa.Array]:
+    """`prepare` and `predict` in one."""
+    return engine.predict(engine.prepare(rows))
+
+
 def load(files: ModelFiles, options: EngineOptions) -> Engine:
-    """Load a model.
+    """Load a model as it is registered.
 
     Raises:
         ModelUnsupported: its flavor, inputs or types cannot be scored.
@@ -72,7 +97,19 @@ def load(files: ModelFiles, options: EngineOptions) -> Engine:
     if files.flavor == "onnx":
         from scoring.models.engines.onnx import OnnxEngine
 
-        return OnnxEngine(files, needed, options)
+        return OnnxEngine.registered(files, needed, options)
     from scoring.models.engines.pyfunc import PyfuncEngine
 
     return PyfuncEngine(files, needed, options)
+
+
+def load_built(files: ModelFiles, built: Built, options: EngineOptions) -> Engine:
+    """Load a variant of a model.
+
+    Raises:
+        DeviceUnavailable: the device that was asked for is not there.
+    """
+    needed = features(files.signature, options.columns, files.model)
+    from scoring.models.engines.onnx import OnnxEngine
+
+    return OnnxEngine.built(files, built, needed, options)

@@ -1,23 +1,27 @@
 """ONNX Runtime on arrays that come straight from Arrow: no pandas, no Python objects.
 
-Invariant: the first execution provider is the device that was asked for, or loading fails.
+A graph is a model as it was registered, or a variant that was built of one; then its outputs are
+native's, by position, and are given native's names and types.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pyarrow as pa
 
-from scoring.errors import DeviceUnavailable, ModelUnsupported
+from scoring.errors import ModelUnsupported
 from scoring.models import outputs
-from scoring.models.batch import batch_rows
+from scoring.models.batch import BatchSize, usual_rows
+from scoring.models.built import Built
 from scoring.models.engines import EngineOptions
+from scoring.models.engines.session import device_of, open_session
 from scoring.models.inputs import array, matrix
 from scoring.models.signature import Field, ModelFiles
 
@@ -37,21 +41,51 @@ SLAB_ROWS = 65_536
 """Rows read and validated at once; a few MiB for a usual table."""
 
 
+Columns = dict[str, npt.NDArray[Any]]
+"""Graph inputs by name, rows first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """A slab as the graph takes it."""
+
+    columns: Columns
+    rows: int
+
+
 class OnnxEngine:
     """One ONNX Runtime session."""
 
-    def __init__(self, files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> None:
+    def __init__(
+        self, files: ModelFiles, graph: Path, needed: Sequence[Field], options: EngineOptions
+    ) -> None:
         self._model = files.model
-        path = files.folder / str(files.flavors["onnx"].get("data", "model.onnx"))
+        self._signature = files.signature
         self.features = tuple(needed)
-        self._session = _session(path, options)
+        self._session = open_session(graph, options)
         self._stacked = self._feeds_one_matrix()
         self._check_inputs()
-        raw = [output.name for output in self._session.get_outputs()]
-        self._names = outputs.names(raw, files.signature.outputs, files.model)
-        self._wanted = [raw[index] for index in self._names]
-        self._batch_rows = batch_rows(_operators(path))
-        self._signature = files.signature
+        self._raw = [output.name for output in self._session.get_outputs()]
+        self._names: dict[int, str] = {}
+        self._types: dict[str, pa.DataType] = {}
+        self._batches = BatchSize(options.batch_rows or usual_rows(_operators(graph)))
+
+    @classmethod
+    def registered(cls, files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> Self:
+        """A model of the onnx flavor as it was logged."""
+        engine = cls(files, graph_of(files), needed, options)
+        engine._names = outputs.names(engine._raw, files.signature.outputs, files.model)
+        return engine
+
+    @classmethod
+    def built(
+        cls, files: ModelFiles, built: Built, needed: Sequence[Field], options: EngineOptions
+    ) -> Self:
+        """A variant of any model."""
+        engine = cls(files, built.folder / "model.onnx", needed, options)
+        engine._names = dict(enumerate(built.outputs.names))
+        engine._types = dict(zip(built.outputs.names, built.outputs.types, strict=True))
+        return engine
 
     @property
     def name(self) -> str:
@@ -59,32 +93,50 @@ class OnnxEngine:
 
     @property
     def device(self) -> str:
-        first = self._session.get_providers()[0]
-        return "cpu" if first == "CPUExecutionProvider" else "cuda"
+        return device_of(self._session)
 
     @property
     def slab_rows(self) -> int:
         return SLAB_ROWS
 
+    @property
+    def batch_rows(self) -> int:
+        return self._batches.rows
+
+    def resize(self, batch_rows: int) -> None:
+        self._batches = BatchSize(batch_rows)
+
     def accepts_null(self, feature: Field) -> bool:
         return bool(pa.types.is_floating(feature.type) or pa.types.is_string(feature.type))
 
-    def predict(self, slab: pa.RecordBatch) -> dict[str, pa.Array]:
-        columns = self._columns(slab)
-        rows = slab.num_rows
-        pieces = [
-            self._session.run(self._wanted, self._feed(columns, start, start + self._batch_rows))
-            for start in range(0, rows, self._batch_rows)
-        ]
+    def prepare(self, rows: pa.RecordBatch) -> Stacked:
+        return Stacked(self._columns(rows), rows.num_rows)
+
+    def predict(self, prepared: Stacked) -> dict[str, pa.Array]:
+        wanted = [self._raw[index] for index in self._names]
+        pieces = self._batches.calls(
+            prepared.rows,
+            lambda start, stop: self._session.run(wanted, _cut(prepared.columns, start, stop)),
+        )
         found = {
-            name: outputs.column(
-                _joined([piece[index] for piece in pieces], self._model), self._model
-            )
+            name: self._settled(name, [piece[index] for piece in pieces])
             for index, name in enumerate(self._names.values())
         }
-        return outputs.checked(found, rows, self._model)
+        return outputs.checked(found, prepared.rows, self._model)
+
+    def feeds(self, prepared: Stacked, rows: int) -> list[Columns]:
+        """The graph's inputs in pieces of ``rows`` rows, as calibration wants them."""
+        return [
+            _cut(prepared.columns, start, start + rows) for start in range(0, prepared.rows, rows)
+        ]
+
+    def _settled(self, name: str, pieces: list[Any]) -> pa.Array:
+        values = outputs.column(_joined(pieces, self._model), self._model)
+        return values.cast(self._types[name]) if name in self._types else values
 
     def empty(self) -> dict[str, pa.Array]:
+        if self._types:
+            return {name: pa.array([], kind) for name, kind in self._types.items()}
         described = self._session.get_outputs()
         columns = {}
         for index, name in self._names.items():
@@ -134,7 +186,7 @@ class OnnxEngine:
                 f"its graph takes {', '.join(sorted(missing))}, which its signature does not name",
             )
 
-    def _columns(self, slab: pa.RecordBatch) -> dict[str, npt.NDArray[Any]]:
+    def _columns(self, slab: pa.RecordBatch) -> Columns:
         """The slab as the graph's inputs, whole: one matrix, or an array per input."""
         graph = self._session.get_inputs()
         if self._stacked:
@@ -142,16 +194,20 @@ class OnnxEngine:
             stacked = matrix([array(column) for column in slab.columns], dtype)
             return {graph[0].name: stacked if len(graph[0].shape) > 1 else stacked[:, 0]}
         only = len(graph) == len(self.features) == 1
-        columns = {}
+        columns: Columns = {}
         for item in graph:
             values = array(slab.column(0 if only else item.name), DTYPES[item.type])
             columns[item.name] = _shaped(values, item.shape)
         return columns
 
-    def _feed(
-        self, columns: dict[str, npt.NDArray[Any]], start: int, stop: int
-    ) -> dict[str, npt.NDArray[Any]]:
-        return {name: values[start:stop] for name, values in columns.items()}
+
+def graph_of(files: ModelFiles) -> Path:
+    """The graph of a model of the onnx flavor."""
+    return files.folder / str(files.flavors["onnx"].get("data", "model.onnx"))
+
+
+def _cut(columns: Columns, start: int, stop: int) -> Columns:
+    return {name: values[start:stop] for name, values in columns.items()}
 
 
 def _shaped(values: npt.NDArray[Any], shape: Sequence[Any]) -> npt.NDArray[Any]:
@@ -160,26 +216,6 @@ def _shaped(values: npt.NDArray[Any], shape: Sequence[Any]) -> npt.NDArray[Any]:
         return values
     axes = [axis if isinstance(axis, int) else 1 for axis in shape[1:]]
     return values.reshape(len(values), *axes)
-
-
-def _session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = options.threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    providers = ["CPUExecutionProvider"]
-    if options.device == "cuda" or (options.device == "auto" and _has_gpu()):
-        onnxruntime.preload_dlls()
-        providers.insert(0, "CUDAExecutionProvider")
-    session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
-    first = session.get_providers()[0]
-    if options.device == "cuda" and first != "CUDAExecutionProvider":
-        raise DeviceUnavailable("cuda", first)
-    return session
-
-
-def _has_gpu() -> bool:
-    return Path("/dev/nvidiactl").exists()
 
 
 def _operators(path: Path) -> set[str]:

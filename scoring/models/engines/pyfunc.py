@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,26 @@ import pyarrow as pa
 
 from scoring.errors import DeviceUnavailable, ModelUnsupported
 from scoring.models import outputs
-from scoring.models.batch import FRAME_ROWS
+from scoring.models.batch import FRAME_ROWS, BatchSize
 from scoring.models.engines import EngineOptions
 from scoring.models.inputs import array, matrix
 from scoring.models.signature import Field, ModelFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A slab in the form that MLflow checks against the signature."""
+
+    inputs: Any
+    """A frame, an array or arrays by name."""
+    rows: int
+
+    def cut(self, start: int, stop: int) -> Any:
+        if start == 0 and stop == self.rows:
+            return self.inputs
+        if isinstance(self.inputs, dict):
+            return {name: values[start:stop] for name, values in self.inputs.items()}
+        return self.inputs[start:stop]
 
 
 class PyfuncEngine:
@@ -32,6 +49,7 @@ class PyfuncEngine:
         promised = outputs.empty(files.signature.outputs) if files.signature.outputs else {}
         self._types = {name: values.type for name, values in promised.items()}
         self._usual: dict[str, pa.DataType] = {}
+        self._batches = BatchSize(options.batch_rows or FRAME_ROWS)
 
     @property
     def name(self) -> str:
@@ -45,20 +63,39 @@ class PyfuncEngine:
 
     @property
     def slab_rows(self) -> int:
-        return FRAME_ROWS
+        return self._batches.rows
+
+    @property
+    def batch_rows(self) -> int:
+        return self._batches.rows
+
+    def resize(self, batch_rows: int) -> None:
+        self._batches = BatchSize(batch_rows)
 
     def accepts_null(self, feature: Field) -> bool:
         return not pa.types.is_integer(feature.type)  # pandas as MLflow passes it has no such value
 
-    def predict(self, slab: pa.RecordBatch) -> dict[str, pa.Array]:
+    def prepare(self, rows: pa.RecordBatch) -> Given:
+        return Given(self._given(rows), rows.num_rows)
+
+    def predict(self, prepared: Given) -> dict[str, pa.Array]:
+        pieces = self._batches.calls(
+            prepared.rows,
+            lambda start, stop: self._call(prepared.cut(start, stop), stop - start),
+        )
+        if len(pieces) == 1:
+            return pieces[0]
+        return {name: pa.concat_arrays([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _call(self, inputs: Any, rows: int) -> dict[str, pa.Array]:
         promised = self._signature.outputs
-        raw = outputs.from_python(self._loaded.predict(self._given(slab)), promised)
+        raw = outputs.from_python(self._loaded.predict(inputs), promised)
         names = outputs.names([name for name, _ in raw], promised, self._model)
         found = {
             name: self._settled(name, outputs.to_arrow(raw[index][1], self._model))
             for index, name in names.items()
         }
-        return outputs.checked(found, slab.num_rows, self._model)
+        return outputs.checked(found, rows, self._model)
 
     def _settled(self, name: str, values: pa.Array) -> pa.Array:
         """The output in the type that it has in every batch, so that the parts fit together."""

@@ -1,0 +1,21 @@
+"""``python -m scoring.models REQUEST RESULT``: one search for variants, in a process of its own.
+
+It reads the rows that the request names, writes variants below the folder that it names, and what
+it found as one JSON document.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from scoring.models.search import Request, search
+
+
+def main(request: str, result: str) -> None:
+    found = search(Request.from_json(Path(request).read_text(encoding="utf-8")))
+    Path(result).write_text(found.to_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,164 @@
+"""Every variant that can be made of a model, by every recipe there is for it.
+
+The first step is a float32 graph: the model itself when it is registered as ONNX, else what an
+exporter makes of it. The other variants are made of that graph. What cannot be made is said, with
+its reason, in the place where it would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from scoring.models.built import Built, NotBuilt, write_outputs
+from scoring.models.engines import EngineOptions
+from scoring.models.signature import Field, ModelFiles
+
+TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
+CONVERTED_FLAVORS = frozenset({"sklearn", "lightgbm", "xgboost", "pytorch"})
+AS_REGISTERED = "as registered"
+CALIBRATION_BATCH = 256
+"""Rows of one calibration batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What variants are made of."""
+
+    files: ModelFiles
+    features: tuple[Field, ...]
+    outputs: pa.Schema
+    """Of what native returns."""
+    calibration: pa.RecordBatch
+    """Rows that activations are measured on; the gate must not see them."""
+    options: EngineOptions
+    device: str
+    """``cpu`` or ``cuda``: what the variants are for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A variant that could not be made."""
+
+    variant: str
+    recipe: str
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A variant that the model already is."""
+
+    variant: str
+
+
+Made = Built | Missing | Registered
+
+
+def has_variants(files: ModelFiles) -> bool:
+    """Whether any variant can ever be made of a model of this flavor."""
+    return files.flavor == "onnx" or files.flavor in TEXT_FLAVORS | CONVERTED_FLAVORS
+
+
+def variants(source: Source, folder: Path) -> Iterator[Made]:
+    """Make what can be made, each in a folder of its own below ``folder``."""
+    if source.files.flavor == "onnx":
+        yield from _of_registered_graph(source, folder)
+    elif source.files.flavor in TEXT_FLAVORS:
+        yield from _of_text_model(source, folder)
+    else:
+        yield from _of_converted_model(source, folder)
+
+
+def _of_registered_graph(source: Source, folder: Path) -> Iterator[Made]:
+    from scoring.models.engines.onnx import OnnxEngine, graph_of
+    from scoring.models.quantize import is_quantized
+
+    graph = graph_of(source.files)
+    if is_quantized(graph):
+        yield Registered(variant="int8")
+        return
+    yield Registered(variant="fp32")
+    engine = OnnxEngine.registered(source.files, source.features, source.options)
+    yield from _of_graph(source, graph, engine, folder)
+
+
+def _of_converted_model(source: Source, folder: Path) -> Iterator[Made]:
+    from scoring.models.convert import convert
+    from scoring.models.engines.onnx import OnnxEngine
+
+    def exported(place: Path) -> None:
+        import onnx
+
+        onnx.save(convert(source.files, source.features, source.outputs), place / "model.onnx")
+
+    made = _made(source, "fp32", "exported", "onnx", folder, exported)
+    yield made
+    if isinstance(made, Built):
+        engine = OnnxEngine.built(source.files, made, source.features, source.options)
+        yield from _of_graph(source, made.folder / "model.onnx", engine, folder)
+
+
+def _of_graph(source: Source, graph: Path, engine: Any, folder: Path) -> Iterator[Made]:
+    from scoring.models.quantize import recipes
+
+    def feeds() -> Iterator[Mapping[str, Any]]:
+        return iter(engine.feeds(engine.prepare(source.calibration), CALIBRATION_BATCH))
+
+    for recipe in recipes(source.device):
+        yield _made(
+            source,
+            recipe.variant,
+            recipe.name,
+            "onnx",
+            folder,
+            lambda place, make=recipe.make: make(graph, feeds, place / "model.onnx"),
+        )
+
+
+def _of_text_model(source: Source, folder: Path) -> Iterator[Made]:
+    from scoring.models import text
+
+    made = _made(
+        source,
+        "fp32",
+        "exported",
+        "text",
+        folder,
+        lambda place: text.convert(source.files, source.features, source.outputs, place),
+    )
+    yield made
+    if not isinstance(made, Built):
+        return
+    words = source.calibration.column(0).drop_null().to_pylist()
+    for recipe in text.recipes(source.device):
+        yield _made(
+            source,
+            recipe.variant,
+            recipe.name,
+            "text",
+            folder,
+            lambda place, make=recipe.make: make(made.folder, words, place),
+        )
+
+
+def _made(
+    source: Source,
+    variant: str,
+    recipe: str,
+    engine: str,
+    folder: Path,
+    make: Callable[[Path], None],
+) -> Built | Missing:
+    place = folder / f"{variant}-{recipe}".replace(" ", "-").replace(",", "")
+    place.mkdir(parents=True)
+    try:
+        make(place)
+    except NotBuilt as error:
+        return Missing(variant=variant, recipe=recipe, why_not=str(error))
+    write_outputs(place, source.outputs)
+    return Built(variant=variant, recipe=recipe, engine=engine, folder=place)

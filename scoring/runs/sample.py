@@ -1,0 +1,120 @@
+"""The rows that a search judges variants by: the model's reference sample, or rows of a run.
+
+Rows that break the signature are left out: in a run they would be quarantined, not scored.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scoring.data import source
+from scoring.data.validate import Expected, validate
+from scoring.drift.sample import sampled
+from scoring.ledger import RunRecord
+from scoring.models import Field, ModelFiles, Version
+from scoring.models.search import LABEL
+from scoring.pipeline import by_name, expected_column
+from scoring.plan import Span, spans_from_json
+from scoring.runs.context import Context
+
+TABLE_ROWS, TEXT_ROWS = 5_120, 640
+"""Rows of a sample; fewer where a row is a text, because each costs a thousand times as much."""
+FEWEST_ROWS = 200
+"""A sample of fewer rows cannot show an agreement of 0.995."""
+PLACES = 16
+"""Places in a run's input that rows are taken from."""
+BATCH_ROWS = 8_192
+
+
+def rows_wanted(files: ModelFiles) -> int:
+    """How many rows a sample for this model has at most."""
+    return TEXT_ROWS if "transformers" in files.flavor else TABLE_ROWS
+
+
+def from_reference(
+    context: Context, version: Version, features: Sequence[Field], rows: int
+) -> pa.Table | None:
+    """The rows that were logged with the version's reference profile, if they fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = context.registry.reference_sample(version, Path(folder))
+        table = None if path is None else pq.read_table(path)
+    names = [str(feature.name) for feature in features]
+    if table is None or not set(names) <= set(table.column_names):
+        return None
+    kept = [*names, *([LABEL] if LABEL in table.column_names else [])]
+    return table.select(kept).slice(0, rows)
+
+
+def from_run(context: Context, run: RunRecord, features: Sequence[Field], rows: int) -> pa.Table:
+    """At most ``rows`` rows from places spread over the run's input."""
+    expected = [_expected(feature) for feature in features]
+    names = [column.name for column in expected]
+    spans = [
+        span for chunk in context.ledger.chunks.of(run.id) for span in spans_from_json(chunk.spans)
+    ]
+    places = spans[:: -(-len(spans) // PLACES)] if spans else []
+    files = context.ledger.runs.inputs_of(run.id, sorted({span.file for span in places}))
+    batches = []
+    for span in places:
+        batch = next(source.read(files[span.file], span, names, rows // len(places)), None)
+        if batch is not None:
+            batches.append(validate(batch, expected).features)
+    return pa.Table.from_batches(batches) if batches else pa.table({})
+
+
+def from_files(path: str, features: Sequence[Field], rows: int, label: str = "") -> pa.Table:
+    """At most ``rows`` rows of Parquet files, with their label as it is.
+
+    Raises:
+        InputError: the files cannot be read or lack a column.
+    """
+    expected = [_expected(feature) for feature in features]
+    names = [*(column.name for column in expected), *([label] if label else [])]
+    scanned = source.scan(path, names)
+    source.check_columns(scanned, names)
+    return sampled(_labelled(scanned, expected, label), rows)
+
+
+def write(rows: pa.Table, path: Path) -> None:
+    """Write rows as the search reads them."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_table(rows)
+
+
+def _expected(feature: Field) -> Expected:
+    """Nulls only where every engine can be given them."""
+    possible = pa.types.is_floating(feature.type) or pa.types.is_string(feature.type)
+    return expected_column(feature, allow_null=not feature.required and possible)
+
+
+def _labelled(
+    scanned: Sequence[source.Scanned], expected: Sequence[Expected], label: str
+) -> Iterator[dict[str, pa.Array]]:
+    names = [column.name for column in expected]
+    for one in scanned:
+        columns = list(dict.fromkeys([*names, *([label] if label else [])]))
+        for batch in source.read(one.file, _whole(one), columns, BATCH_ROWS):
+            checked = validate(batch.select(names), expected)
+            found = by_name(checked.features)
+            if label:
+                truth = batch.column(label)
+                kept = None if checked.kept is None else pa.array(checked.kept)
+                found[LABEL] = truth if kept is None else truth.take(kept)
+            yield found
+
+
+def _whole(one: source.Scanned) -> Span:
+    """All rows of a file."""
+    return Span(
+        file=0,
+        first_group=0,
+        groups=len(one.file.row_groups),
+        skip=0,
+        rows=one.file.rows,
+        first_row=0,
+    )

@@ -1,0 +1,286 @@
+"""Find the variants of a model on this device: remembered, or searched for once per fleet.
+
+Whoever claims the search in the ledger runs it in a process of its own; others wait for its
+result. Variants lie in the folder that all machines share, below the key of the search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+
+from scoring import devices, telemetry
+from scoring.ledger import SearchClaim
+from scoring.models import ModelFiles
+from scoring.models.build import AS_REGISTERED
+from scoring.models.search import Request
+from scoring.models.search_result import Candidate, SearchResult
+from scoring.processes import end_with_parent
+from scoring.runs import sample
+from scoring.runs.context import Context
+from scoring.runs.identity import this_worker
+from scoring.runs.lease import Lease
+
+log = telemetry.logger(__name__)
+
+VARIANTS_FOLDER = "_variants"
+"""Among the artifacts; no job's name begins with an underscore."""
+RUNTIMES = ("onnxruntime-gpu", "onnxruntime", "torch", "nightscore")
+LOOK_SECONDS = 0.25
+"""How often a worker looks whether a search has ended."""
+FAILURES = 3
+"""So many searches that ended without a result are remembered as a failure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is searched for: one model version on one kind of device."""
+
+    files: ModelFiles
+    model_digest: str
+    columns: tuple[str, ...]
+    device: str
+    """``auto``, ``cpu`` or ``cuda``."""
+    device_name: str
+    threads: int
+    tensorrt: bool
+
+    @property
+    def key(self) -> str:
+        """Under which a result is remembered: whatever could change it is in it."""
+        identity = [
+            self.model_digest,
+            self.columns,
+            self.device_name,
+            self.threads,
+            self.tensorrt,
+            runtimes(),
+        ]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A result and where it is kept."""
+
+    key: str
+    result: SearchResult
+    new: bool
+    """Whether this call searched."""
+
+
+def runtimes() -> str:
+    """Names and versions of what runs models here."""
+    found = []
+    for name in RUNTIMES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def subject(
+    context: Context,
+    files: ModelFiles,
+    digest: str,
+    *,
+    columns: tuple[str, ...],
+    device: str,
+    tensorrt: bool = False,
+) -> Subject:
+    """The subject of a search on this machine."""
+    return Subject(
+        files=files,
+        model_digest=digest,
+        columns=columns,
+        device=device,
+        device_name=devices.device_name(device),
+        threads=context.threads,
+        tensorrt=tensorrt,
+    )
+
+
+def remembered(context: Context, about: Subject) -> Found | None:
+    """What an earlier search found."""
+    text = context.ledger.searches.result(about.key)
+    if text is None:
+        return None
+    return Found(key=about.key, result=SearchResult.from_json(text), new=False)
+
+
+def find(
+    context: Context,
+    about: Subject,
+    rows: Callable[[], tuple[pa.Table, str]],
+    check: Callable[[], None],
+) -> Found:
+    """What an earlier search found, or this one, or that of another worker now under way.
+
+    ``rows`` gives the sample and says where it comes from; ``check`` raises when the caller should
+    stop.
+    """
+    found = remembered(context, about)
+    if found is not None:
+        return found
+    table, origin = rows()
+    if table.num_rows < sample.FEWEST_ROWS:
+        why = f"{table.num_rows} rows are too few to judge it by; {sample.FEWEST_ROWS} are needed"
+        nothing = _nothing(about, table.num_rows, origin, why)
+        return Found(key=about.key, result=nothing, new=False)
+    while found is None:
+        claim = context.ledger.searches.claim(
+            about.key, about.model_digest, about.device_name, this_worker()
+        )
+        if claim is not None:
+            return _searched(context, about, claim, table, origin, check)
+        check()
+        time.sleep(LOOK_SECONDS)
+        found = remembered(context, about)
+    return found
+
+
+def variant_folder(context: Context, key: str, candidate: Candidate) -> Path:
+    """Where the files of a variant are."""
+    return context.settings.artifacts / VARIANTS_FOLDER / key[:32] / candidate.folder
+
+
+def _searched(
+    context: Context,
+    about: Subject,
+    claim: SearchClaim,
+    table: pa.Table,
+    origin: str,
+    check: Callable[[], None],
+) -> Found:
+    searches = context.ledger.searches
+    try:
+        with Lease(partial(searches.renew, claim), context.settings.lease_seconds) as lease:
+
+            def go_on() -> None:
+                check()
+                lease.check()
+
+            result, whole = _run(context, about, claim, table, origin, go_on)
+    except BaseException:
+        searches.give_up(claim)
+        raise
+    if whole or claim.attempt >= FAILURES:
+        searches.record(claim, result.to_json())
+    else:
+        searches.give_up(claim)
+    log.info("search_ended", key=about.key, seconds=result.seconds, whole=whole)
+    return Found(key=about.key, result=result, new=whole)
+
+
+def _run(
+    context: Context,
+    about: Subject,
+    claim: SearchClaim,
+    table: pa.Table,
+    origin: str,
+    go_on: Callable[[], None],
+) -> tuple[SearchResult, bool]:
+    """Search in a process of its own; what was found, and whether it ended well."""
+    shared = context.settings.artifacts / VARIANTS_FOLDER
+    shared.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=shared) as scratch:
+        request = Request(
+            model=about.files.model,
+            model_folder=str(about.files.folder),
+            model_digest=about.model_digest,
+            columns=about.columns,
+            device=about.device,
+            device_name=about.device_name,
+            runtimes=runtimes(),
+            threads=about.threads,
+            tensorrt=about.tensorrt,
+            rows=f"{scratch}/rows.arrow",
+            sample=origin,
+            folder=f"{scratch}/variants",
+        )
+        sample.write(table, Path(request.rows))
+        Path(request.folder).mkdir()
+        Path(f"{scratch}/request.json").write_text(request.to_json(), encoding="utf-8")
+        with open(f"{scratch}/log", "w+", encoding="utf-8", errors="replace") as output:
+            why = _program(scratch, output, about.threads, context.settings.search_seconds, go_on)
+        result = Path(scratch) / "result.json"
+        if why or not result.is_file():
+            return _nothing(
+                about, table.num_rows, origin, why or "it ended without a result"
+            ), False
+        found = SearchResult.from_json(result.read_text(encoding="utf-8"))
+        place = shared / about.key[:32]
+        if place.exists():  # of a search that was forgotten
+            os.replace(place, f"{place}.before-{claim.attempt}")
+            shutil.rmtree(f"{place}.before-{claim.attempt}", ignore_errors=True)
+        os.replace(request.folder, place)
+    return found, True
+
+
+def _program(
+    scratch: str, output: IO[str], threads: int, seconds: float, go_on: Callable[[], None]
+) -> str:
+    """Run the search to its end; say what went wrong, or nothing."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "scoring.models",
+            f"{scratch}/request.json",
+            f"{scratch}/result.json",
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        preexec_fn=end_with_parent,
+    )
+    try:
+        while process.poll() is None:
+            go_on()
+            if time.monotonic() - began > seconds:
+                return f"the search took longer than SCORING_SEARCH_SECONDS = {seconds:g}"
+            time.sleep(LOOK_SECONDS / 5)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode == 0:
+        return ""
+    output.seek(0)
+    last = (output.read().strip().splitlines() or ["it said nothing"])[-1]
+    log.error("search_failed", code=process.returncode, last=last)
+    return f"the search ended with code {process.returncode}: {last[:300]}"
+
+
+def _nothing(about: Subject, rows: int, origin: str, why: str) -> SearchResult:
+    """Native alone, and why there is nothing else."""
+    missing = tuple(
+        Candidate(variant=variant, recipe="", why_not=why) for variant in ("fp32", "fp16", "int8")
+    )
+    return SearchResult(
+        model=about.files.model,
+        model_digest=about.model_digest,
+        device=about.device_name,
+        runtimes=runtimes(),
+        rows=rows,
+        sample=origin,
+        seconds=0.0,
+        candidates=(Candidate(variant="native", recipe=AS_REGISTERED), *missing),
+    )
