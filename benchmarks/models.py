@@ -82,12 +82,12 @@ def onnx_file(which: Which) -> Path:
 
 def boosted_trees_onnx() -> Path:
     """100 trees of 31 leaves that say how likely a flight arrives late."""
-    return _built("trees.onnx", _build_trees)
+    return built("trees.onnx", _build_trees)
 
 
 def network_onnx() -> Path:
     """A 32-512-512-1 network, ReLU between and a sigmoid at the end, trained for the same."""
-    return _built("network.onnx", _build_network)
+    return built("network.onnx", _build_network)
 
 
 def register(tracking_uri: str, which: Which) -> str:
@@ -249,10 +249,10 @@ def _write_rows(
                 row_group_size=ROW_GROUP_ROWS,
             )
 
-    return _built(name, build)
+    return built(name, build)
 
 
-def _built(name: str, build: Callable[[Path], None]) -> Path:
+def built(name: str, build: Callable[[Path], None]) -> Path:
     """The file or folder of that name, built beside itself first if it is not there yet."""
     place = Settings().home / "bench" / name
     if not place.exists():

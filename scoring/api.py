@@ -215,6 +215,8 @@ def run_document(run: RunRecord) -> dict[str, Any]:
         "model_version": run.model_version,
         "model_digest": run.model_digest,
         "variant": run.variant,
+        "batch_rows": run.batch_rows,
+        "precision": json.loads(run.precision) if run.precision else None,
         "engine": run.engine,
         "device": run.device,
         "rows_in": run.rows_in,

@@ -86,6 +86,8 @@ def run_details(found: Mapping[str, Any]) -> Table:
     details.add_column(style="bold")
     details.add_column(no_wrap=True)
     for name, value in found.items():
+        if isinstance(value, Mapping):  # numbers of the choice, all in --json; here why it was made
+            value = value.get("why")
         if value is not None:
             text = f"{value:,}" if isinstance(value, int) else escape(str(value))
             details.add_row(name.replace("_", " "), text)

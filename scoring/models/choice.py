@@ -55,11 +55,22 @@ def choose(found: SearchResult, limits: Precision) -> Choice:
     admitted = [one for one in found.candidates[1:] if not verdict(one, limits)]
     fastest = max(admitted, key=_speed, default=None)
     if fastest is None:
-        return _chosen(found, found.native, "no other variant is admitted")
+        return _chosen(
+            found, found.native, f"no other variant is admitted{_why_not(found, limits)}"
+        )
     if _speed(fastest) <= CLEARLY * _speed(found.native):
         return _chosen(found, found.native, "no admitted variant is clearly faster")
     times = _speed(fastest) / _speed(found.native)
     return _chosen(found, fastest, f"the fastest admitted, {times:.1f} times native")
+
+
+def _why_not(found: SearchResult, limits: Precision) -> str:
+    """Why nothing but native may be used; one reason for all of them is said once."""
+    reasons = {one.variant: "; ".join(verdict(one, limits)) for one in found.candidates[1:]}
+    if len(set(reasons.values())) == 1:
+        return f": {next(iter(reasons.values()))}"
+    said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return f" ({said})" if said else ""
 
 
 def _named(found: SearchResult, limits: Precision) -> Candidate:

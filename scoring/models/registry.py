@@ -27,13 +27,14 @@ MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<versi
 LOGGED_MODEL_URI = re.compile(r"models:/(?P<model>m-[0-9a-f]+)$")
 USER_INFO = re.compile(r"//[^/\s]*@")
 """Name and password in an address: for a connection, never for a message."""
-PATIENCE = {
+MANNERS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """MLflow's own settings, unless somebody chose others: by default it is silent for minutes before
-it says that a server is not there."""
+it says that a server is not there, and loud about every file."""
 PROFILE_TAG = "nightscore.profile"
 """Tag of a registered version: the artifact URI of its reference profile."""
 SAMPLE_TAG = "nightscore.sample"
@@ -191,7 +192,7 @@ class Registry:
             return len(self._client().search_registered_models(max_results=1000))
 
     def _client(self) -> Any:
-        for variable, value in PATIENCE.items():
+        for variable, value in MANNERS.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
 

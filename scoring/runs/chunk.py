@@ -100,9 +100,10 @@ def _attempt(context: Context, run: RunRecord, claim: Claim) -> str:
     with Lease(renew, context.settings.lease_seconds) as lease:
         run = pinned(context, run, job, lease.check)
         engine = context.engines.get(run, job, partial(load_pinned, context, run, job))
-        work = _work(context, run, job, claim)
+        work, batch_rows = _work(context, run, job, claim), engine.batch_rows
         scored = score(work, engine, lease.check)
-        remember_ceiling(context, run, engine)
+        if engine.batch_rows < batch_rows:
+            remember_ceiling(context, run, engine.batch_rows)
     try:
         last = context.ledger.chunks.commit(
             claim,

@@ -198,7 +198,10 @@ def _run(
     """Search in a process of its own; what was found, and whether it ended well."""
     shared = context.settings.artifacts / VARIANTS_FOLDER
     shared.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=shared) as scratch:
+    building = f".building-{about.key[:32]}-"
+    for left in shared.glob(f"{building}*"):  # by a searcher that died
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=building, dir=shared) as scratch:
         request = Request(
             model=about.files.model,
             model_folder=str(about.files.folder),

@@ -104,14 +104,13 @@ def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
     return load_built(files, built, options)
 
 
-def remember_ceiling(context: Context, run: RunRecord, engine: Engine) -> None:
+def remember_ceiling(context: Context, run: RunRecord, batch_rows: int) -> None:
     """After memory ran out: the smaller batch, for the rest of the run and for runs to come."""
-    if not run.batch_rows or engine.batch_rows >= run.batch_rows:
-        return
-    context.ledger.runs.shrink_batch(run.id, engine.batch_rows)
+    log.warning("batch_shrunk", variant=run.variant, batch=batch_rows)
+    context.ledger.runs.shrink_batch(run.id, batch_rows)
     text = context.ledger.searches.result(run.search) if run.search else None
     if text is not None:
-        limited = SearchResult.from_json(text).limited(str(run.variant), engine.batch_rows)
+        limited = SearchResult.from_json(text).limited(str(run.variant), batch_rows)
         context.ledger.searches.replace(str(run.search), text, limited.to_json())
 
 

@@ -122,6 +122,35 @@ def linear(weights: npt.NDArray[Any], output: str = "score") -> onnx.ModelProto:
     )
 
 
+def network(width: int, seed: int) -> onnx.ModelProto:
+    """``features [rows, width]`` -> ``score [rows]``: two hidden layers of 256, a sigmoid last.
+
+    Random weights of the usual size, so that its scores spread over 0 to 1.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = (width, 256, 256, 1)
+    constants: dict[str, npt.NDArray[Any]] = {"row": np.array([-1], np.int64)}
+    nodes, last = [], "features"
+    for layer, (size, wider) in enumerate(itertools.pairwise(sizes)):
+        constants[f"W{layer}"] = (rng.normal(size=(size, wider)) * np.sqrt(2 / size)).astype(
+            np.float32
+        )
+        constants[f"B{layer}"] = np.zeros(wider, np.float32)
+        nodes.append(helper.make_node("Gemm", [last, f"W{layer}", f"B{layer}"], [f"sum{layer}"]))
+        last = f"sum{layer}"
+        if wider != 1:
+            nodes.append(helper.make_node("Relu", [last], [f"hidden{layer}"]))
+            last = f"hidden{layer}"
+    nodes.append(helper.make_node("Sigmoid", [last], ["probability"]))
+    nodes.append(helper.make_node("Reshape", ["probability", "row"], ["score"]))
+    return graph(
+        nodes,
+        {"features": (TensorProto.FLOAT, ["rows", width])},
+        {"score": (TensorProto.FLOAT, ["rows"])},
+        constants,
+    )
+
+
 def per_column() -> onnx.ModelProto:
     """One input per column, of three types; three outputs of three types.
 
