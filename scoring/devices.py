@@ -84,9 +84,9 @@ def missing_gpu(environment: Mapping[str, str] = os.environ) -> str:
     """Why no GPU is visible here, as the end of a sentence."""
     if _installed():
         return f"no GPU, because {VISIBLE} is {environment.get(VISIBLE, '')!r}"
-    if not has_driver():
-        return "no GPU, because no NVIDIA driver is loaded"
-    return "no GPU: an NVIDIA driver is loaded, but `nvidia-smi -L` lists none"
+    if has_driver():
+        return "no GPU: an NVIDIA driver is loaded, but `nvidia-smi -L` lists none"
+    return "no GPU, because no NVIDIA driver is loaded"
 
 
 def has_driver() -> bool:
@@ -101,7 +101,16 @@ def cpu_name(text: str | None = None) -> str:
     """
     text = _cpu_text() if text is None else text
     fast = int8_instructions(text)
-    return f"{_processor(text)} ({', '.join(fast)})" if fast else _processor(text)
+    return f"{processor(text)} ({', '.join(fast)})" if fast else processor(text)
+
+
+def processor(text: str | None = None) -> str:
+    """The processor as it calls itself."""
+    text = _cpu_text() if text is None else text
+    if name := _first("model name", text):
+        return " ".join(name.split())
+    part = " ".join(filter(None, (_first("CPU implementer", text), _first("CPU part", text))))
+    return f"{platform.machine()} {part}".strip() or "unknown processor"
 
 
 def int8_instructions(text: str | None = None) -> tuple[str, ...]:
@@ -192,13 +201,6 @@ def _named(entry: str, installed: Sequence[Gpu]) -> Gpu | None:
 
 def _cpu_text() -> str:
     return CPU_TEXT.read_text(encoding="utf-8", errors="replace") if CPU_TEXT.exists() else ""
-
-
-def _processor(text: str) -> str:
-    if name := _first("model name", text):
-        return " ".join(name.split())
-    part = " ".join(filter(None, (_first("CPU implementer", text), _first("CPU part", text))))
-    return f"{platform.machine()} {part}".strip() or "unknown processor"
 
 
 def _first(key: str, text: str) -> str:

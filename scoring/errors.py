@@ -378,10 +378,11 @@ class VariantUnavailable(ModelError):
         self.available, self.reason = tuple(available), reason
 
     def __str__(self) -> str:
+        usable = f", or one of: {', '.join(self.available)}" if self.available else ""
         return (
             f"{self.model} has no variant {self.variant}: {self.reason}. Nothing was scored, the "
-            f'earlier output stands. Set [precision] variant = "auto", or one of: '
-            f"{', '.join(self.available)}."
+            f'earlier output stands. Set [precision] variant = "auto"{usable}, or another '
+            "[execution] device."
         )
 
 

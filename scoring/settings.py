@@ -105,6 +105,11 @@ class Settings(BaseSettings):
         return self.home / "models"
 
     @property
+    def engine_cache(self) -> Path:
+        """Where TensorRT's engines are kept, once per machine."""
+        return self.home / "engines"
+
+    @property
     def logs(self) -> Path:
         """Where the embedded services write their logs."""
         return self.home / "logs"

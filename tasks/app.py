@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import logging
-import os
 from functools import cache
 from typing import Any
 
@@ -31,6 +30,7 @@ from scoring.wake import (
     TRANSPORT_OPTIONS,
     Bell,
 )
+from tasks import devices
 
 log = telemetry.logger(__name__)
 
@@ -98,13 +98,21 @@ def context() -> Context:
     return Context.open(settings, Bell(lambda: str(app.conf.broker_url)))
 
 
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def _choose_children(conf: Any, options: Any, **_: Any) -> None:
+    """Before Celery settles on one child per core."""
+    wanted = devices.children_by_default(options, conf.worker_concurrency)
+    if wanted:
+        conf.worker_concurrency = wanted
+
+
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _prepare_worker(sender: Any, **_: Any) -> None:
-    """Before the children start: each knows its share of cores, and the tables are there."""
+    """Before the children start: each knows its share of the machine, and the tables are there."""
     telemetry.configure(Settings().log)
-    children = getattr(sender, "concurrency", None) or cores()
-    os.environ["SCORING_WORKERS"] = str(children)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // children)))
+    children = devices.children(sender)
+    devices.share_cores(children, cores())
+    devices.share_gpus(children)
     try:
         context().ledger.database.ready()
     except ScoringError as error:  # Celery would go on without a word
@@ -114,6 +122,7 @@ def _prepare_worker(sender: Any, **_: Any) -> None:
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _prepare_child(**_: Any) -> None:
     telemetry.configure(Settings().log)
+    devices.claim_gpu()
 
 
 @signals.beat_init.connect  # type: ignore[untyped-decorator]

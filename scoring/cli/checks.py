@@ -11,7 +11,7 @@ from typing import Literal
 
 from rich.markup import escape
 
-from scoring import address
+from scoring import address, devices
 from scoring.errors import BrokerNotConfigured, ScoringError
 from scoring.job_files import load_jobs
 from scoring.ledger import Ledger
@@ -43,14 +43,16 @@ def checks(settings: Settings) -> list[Check]:
         _guarded("broker", lambda: _broker(settings)),
         _guarded("registry", lambda: _registry(settings)),
         _guarded("jobs", lambda: _jobs(settings)),
-        _guarded("devices", lambda: _devices(settings)),
+        _guarded("cpu", lambda: _cpu(settings)),
+        _guarded("gpu", _gpu),
+        *_on_gpu(),
     ]
 
 
 def _guarded(name: str, look: Callable[[], tuple[Verdict, str]]) -> Check:
     try:
         verdict, found = look()
-    except (ScoringError, OSError) as error:
+    except (ScoringError, OSError, ImportError) as error:
         return Check(name=name, verdict="bad", found=escape(str(error)))
     return Check(name=name, verdict=verdict, found=escape(found))
 
@@ -59,9 +61,9 @@ def _packages() -> Iterator[Check]:
     for name in ("nightscore", "celery", "mlflow", "pyarrow", "torch"):
         yield Check(name=name, verdict="ok", found=version(name))
     try:
-        runtime = f"{version('onnxruntime-gpu')} (with CUDA provider)"
+        runtime = f"{version('onnxruntime-gpu')}, built for CUDA and the CPU"
     except PackageNotFoundError:
-        runtime = version("onnxruntime")
+        runtime = f"{version('onnxruntime')}, built for the CPU alone"
     yield Check(name="onnxruntime", verdict="ok", found=runtime)
 
 
@@ -101,13 +103,55 @@ def _jobs(settings: Settings) -> tuple[Verdict, str]:
     return "ok", f"{settings.jobs} with {len(jobs)} jobs, {scheduled} scheduled"
 
 
-def _devices(settings: Settings) -> tuple[Verdict, str]:
-    cpu = f"{cores()} cores, {settings.workers} worker children"
-    if not Path("/dev/nvidiactl").exists():
-        return "note", f"{cpu}; no NVIDIA GPU: device = 'cuda' would fail here"
-    import onnxruntime
+def _cpu(settings: Settings) -> tuple[Verdict, str]:
+    found = f"{devices.processor()}, {cores()} cores, {settings.workers} worker children"
+    fast = devices.int8_instructions()
+    if fast:
+        return "ok", f"{found}; int8 is fast here: {', '.join(fast)}"
+    return "note", f"{found}; it has no instructions for int8 (VNNI): int8 may not pay"
 
-    onnxruntime.preload_dlls()
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "bad", f"{cpu}; a GPU is here, but this onnxruntime has no CUDA provider"
-    return "ok", f"{cpu}; NVIDIA GPU"
+
+def _gpu() -> tuple[Verdict, str]:
+    found = devices.gpus()
+    if not found:
+        return "note", f"{devices.missing_gpu()}: device = 'cuda' would fail here"
+    return "ok", f"{', '.join(gpu.name for gpu in found)}: one worker child for each"
+
+
+def _on_gpu() -> Iterator[Check]:
+    """What only matters where there is a GPU, and takes seconds to load."""
+    if not devices.has_driver() and not devices.gpus():
+        return
+    yield _guarded("cuda", _cuda)
+    yield _guarded("torch on gpu", _torch)
+    yield _guarded("tensorrt", _tensorrt)
+
+
+def _cuda() -> tuple[Verdict, str]:
+    from scoring.models.engines.libraries import has_cudnn
+    from scoring.models.engines.trial import why_cuda_fails
+
+    why = why_cuda_fails()
+    if why:
+        return "bad", f"onnxruntime cannot use the GPU: it got {why}"
+    if not has_cudnn():
+        return "note", "onnxruntime uses the GPU, but without cuDNN: convolutions will fail on it"
+    return "ok", "onnxruntime uses the GPU"
+
+
+def _torch() -> tuple[Verdict, str]:
+    import torch
+
+    built = f"torch {torch.__version__} for CUDA {torch.version.cuda}"
+    if torch.cuda.is_available():
+        return "ok", f"{built} uses the GPU"
+    return "note", f"{built} cannot use the GPU: copies to it will not overlap with computing"
+
+
+def _tensorrt() -> tuple[Verdict, str]:
+    from scoring.models.engines.libraries import load_tensorrt, tensorrt_version
+
+    missing = load_tensorrt()
+    if missing:
+        return "note", f"{', '.join(missing)} missing: tensorrt = true would mean CUDA"
+    return "ok", f"TensorRT {tensorrt_version()}"

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 NETWORK_ROWS = 256
+GPU_NETWORK_ROWS = 4_096
 TREES_ROWS = 8_192
 FRAME_ROWS = 16_384
 """Sizes to begin with, measured on CPUs with 2 MiB of cache a core: networks while a batch's
 activations stay in cache, trees once a call's fixed cost is spread, pandas models once a frame's
-is."""
+is. On a GPU a call costs as much as a few thousand rows of a small network."""
 TREE_OPERATORS = frozenset({"TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble"})
 OUT_OF_MEMORY = (
     "out of memory",
@@ -28,9 +29,11 @@ OUT_OF_MEMORY = (
 Result = TypeVar("Result")
 
 
-def usual_rows(operators: Iterable[str]) -> int:
+def usual_rows(operators: Iterable[str], device: str = "cpu") -> int:
     """Rows per call for an ONNX graph of these operators, before anything was timed."""
-    return TREES_ROWS if TREE_OPERATORS.intersection(operators) else NETWORK_ROWS
+    if TREE_OPERATORS.intersection(operators):
+        return TREES_ROWS
+    return NETWORK_ROWS if device == "cpu" else GPU_NETWORK_ROWS
 
 
 class BatchSize:

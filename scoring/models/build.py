@@ -1,21 +1,22 @@
 """Every variant that can be made of a model, by every recipe there is for it.
 
 The first step is a float32 graph: the model itself when it is registered as ONNX, else what an
-exporter makes of it. The other variants are made of that graph. What cannot be made is said, with
-its reason, in the place where it would have been.
+exporter makes of it. The other variants are made of that graph, for the device it runs on. What
+cannot be made is said, with its reason, in the place where it would have been.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from scoring.models.built import Built, NotBuilt, write_outputs
-from scoring.models.engines import EngineOptions
+from scoring.models.engines import EngineOptions, load_built
 from scoring.models.signature import Field, ModelFiles
 
 TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
@@ -36,8 +37,6 @@ class Source:
     calibration: pa.RecordBatch
     """Rows that activations are measured on; the gate must not see them."""
     options: EngineOptions
-    device: str
-    """``cpu`` or ``cuda``: what the variants are for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,52 +97,43 @@ def _of_converted_model(source: Source, folder: Path) -> Iterator[Made]:
 
     made = _made(source, "fp32", "exported", "onnx", folder, exported)
     yield made
+    on_cpu = source.options.device == "cpu"
+    if isinstance(made, Missing) and source.files.flavor == "pytorch" and not on_cpu:
+        yield _made(source, "fp16", "autocast", "torch", folder, lambda place: None)
     if isinstance(made, Built):
         engine = OnnxEngine.built(source.files, made, source.features, source.options)
         yield from _of_graph(source, made.folder / "model.onnx", engine, folder)
 
 
 def _of_graph(source: Source, graph: Path, engine: Any, folder: Path) -> Iterator[Made]:
-    from scoring.models.quantize import recipes
+    from scoring.models.quantize import Recipe, recipes
 
     def feeds() -> Iterator[Mapping[str, Any]]:
         return iter(engine.feeds(engine.prepare(source.calibration), CALIBRATION_BATCH))
 
-    for recipe in recipes(source.device):
-        yield _made(
-            source,
-            recipe.variant,
-            recipe.name,
-            "onnx",
-            folder,
-            lambda place, make=recipe.make: make(graph, feeds, place / "model.onnx"),
-        )
+    def lowered(recipe: Recipe, place: Path) -> None:
+        recipe.make(graph, feeds, place / "model.onnx")
+
+    for recipe in recipes(engine.device):
+        make = partial(lowered, recipe)
+        yield _made(source, recipe.variant, recipe.name, "onnx", folder, make)
 
 
 def _of_text_model(source: Source, folder: Path) -> Iterator[Made]:
-    from scoring.models import text
+    from scoring.models.text.export import convert
+    from scoring.models.text.quantize import recipes
 
-    made = _made(
-        source,
-        "fp32",
-        "exported",
-        "text",
-        folder,
-        lambda place: text.convert(source.files, source.features, source.outputs, place),
-    )
+    def exported(place: Path) -> None:
+        convert(source.files, source.features, source.outputs, place)
+
+    made = _made(source, "fp32", "exported", "text", folder, exported)
     yield made
-    if not isinstance(made, Built):
-        return
-    words = source.calibration.column(0).drop_null().to_pylist()
-    for recipe in text.recipes(source.device):
-        yield _made(
-            source,
-            recipe.variant,
-            recipe.name,
-            "text",
-            folder,
-            lambda place, make=recipe.make: make(made.folder, words, place),
-        )
+    if isinstance(made, Built):
+        words = source.calibration.column(0).drop_null().to_pylist()
+        device = load_built(source.files, made, source.options).device
+        for recipe in recipes(device):
+            make = partial(recipe.make, made.folder, words)
+            yield _made(source, recipe.variant, recipe.name, "text", folder, make)
 
 
 def _made(

@@ -54,6 +54,8 @@ def choose(found: SearchResult, limits: Precision) -> Choice:
         return _chosen(found, _named(found, limits), f"the job asks for {limits.variant}")
     admitted = [one for one in found.candidates[1:] if not verdict(one, limits)]
     fastest = max(admitted, key=_speed, default=None)
+    if verdict(found.native, limits):
+        return _without_native(found, fastest, limits)
     if fastest is None:
         return _chosen(
             found, found.native, f"no other variant is admitted{_why_not(found, limits)}"
@@ -62,6 +64,13 @@ def choose(found: SearchResult, limits: Precision) -> Choice:
         return _chosen(found, found.native, "no admitted variant is clearly faster")
     times = _speed(fastest) / _speed(found.native)
     return _chosen(found, fastest, f"the fastest admitted, {times:.1f} times native")
+
+
+def _without_native(found: SearchResult, fastest: Candidate | None, limits: Precision) -> Choice:
+    if fastest is None:
+        why = f"{found.native.why_not}, and no other variant is admitted{_why_not(found, limits)}"
+        raise VariantUnavailable(found.model, "for this device", (), why)
+    return _chosen(found, fastest, f"the fastest admitted; native cannot: {found.native.why_not}")
 
 
 def _why_not(found: SearchResult, limits: Precision) -> str:

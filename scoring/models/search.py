@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scoring.errors import DeviceUnavailable
 from scoring.job import Precision
 from scoring.models import gate
 from scoring.models.build import AS_REGISTERED, Made, Missing, Registered, Source, variants
@@ -36,6 +37,8 @@ are fewer, because an engine that begins with small batches is slow."""
 LABEL = "_label"
 """Column of the sample that holds the known truth, if it is known."""
 SEED = 1
+ONNX_OR_TORCH = frozenset({"onnx", "pytorch"})
+"""Flavors whose native engine runs wherever its variants do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Request:
     runtimes: str
     threads: int
     tensorrt: bool
+    cache: str
+    """Where TensorRT keeps its engines."""
     rows: str
     """Arrow file of sample rows: the features, and perhaps `LABEL`."""
     sample: str
@@ -87,8 +92,9 @@ def search(request: Request) -> SearchResult:
         threads=request.threads,
         columns=request.columns,
         tensorrt=request.tensorrt,
+        cache=Path(request.cache),
     )
-    native = load(files, options)
+    native, why_not = _native(files, options)
     sample = read_sample(Path(request.rows))
     expected = score(native, sample.gate)
     source = Source(
@@ -97,7 +103,6 @@ def search(request: Request) -> SearchResult:
         outputs=pa.schema([(name, values.type) for name, values in expected.items()]),
         calibration=sample.calibration,
         options=options,
-        device=native.device,
     )
     found: list[Candidate] = []
     engines: dict[str, Engine] = {"native": native}
@@ -112,7 +117,12 @@ def search(request: Request) -> SearchResult:
         {name: one for name, one in engines.items() if name in {"native", *kept}}, sample.gate
     )
     _remove(Path(request.folder), others)
-    registered = Candidate(variant="native", recipe=AS_REGISTERED, timings=timings["native"])
+    registered = Candidate(
+        variant="native",
+        recipe=AS_REGISTERED,
+        why_not=why_not,
+        timings=() if why_not else timings["native"],
+    )
     return SearchResult(
         model=request.model,
         model_digest=request.model_digest,
@@ -139,6 +149,20 @@ def read_sample(path: Path) -> Sample:
         calibration=_batch(calibration.select(features)),
         labels=labels,
     )
+
+
+def _native(files: ModelFiles, options: EngineOptions) -> tuple[Engine, str]:
+    """The model as registered, and why it may only be compared with, if it cannot be used.
+
+    A model that only runs on the CPU can still have variants that run on the GPU that was asked
+    for.
+    """
+    try:
+        return load(files, options), ""
+    except DeviceUnavailable as error:
+        if files.flavor in ONNX_OR_TORCH:
+            raise
+        return load(files, replace(options, device="cpu")), f"it runs on {error.found}"
 
 
 def _judged(

@@ -31,7 +31,7 @@ class Candidate:
     engine: str = ""
     """What runs it: ``onnx``, ``text``, ``torch``; empty for native."""
     why_not: str = ""
-    """Why it was not built, or fell out before it could be compared; empty: it was."""
+    """Why it was not built or compared, or (native) cannot run on the device; else empty."""
     size_bytes: int = 0
     folder: str = ""
     """Below the search's folder; empty for native."""

@@ -212,6 +212,7 @@ def _run(
             runtimes=runtimes(),
             threads=about.threads,
             tensorrt=about.tensorrt,
+            cache=str(context.settings.engine_cache),
             rows=f"{scratch}/rows.arrow",
             sample=origin,
             folder=f"{scratch}/variants",

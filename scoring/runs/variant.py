@@ -89,6 +89,7 @@ def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
         columns=job.input.columns,
         batch_rows=run.batch_rows or 0,
         tensorrt=job.execution.tensorrt,
+        cache=context.settings.engine_cache,
     )
     text = context.ledger.searches.result(run.search) if run.search else None
     candidate = SearchResult.from_json(text).of(str(run.variant)) if text else None

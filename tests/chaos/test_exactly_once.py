@@ -41,6 +41,7 @@ def test_rows_are_published_once_and_in_order_while_workers_die_and_the_broker_f
     tmp_path: Path, tracking_uri: str, database_url: str
 ) -> None:
     chance = random.Random(SEED)
+    others = set(psutil.Process().children(recursive=True))
     rows = write_rows(tmp_path / "rows.parquet")
     model = register_slow_network(tracking_uri, tmp_path)
     settings = make_settings(tmp_path / "home", tracking_uri, database_url=database_url)
@@ -52,7 +53,7 @@ def test_rows_are_published_once_and_in_order_while_workers_die_and_the_broker_f
         kills = inject_faults(stack, run, chance)
         run.wait(timeout=DEADLINE_SECONDS)
         stack.check()
-        mine = psutil.Process().children(recursive=True)
+        mine = list(set(psutil.Process().children(recursive=True)) - others)
 
     assert sum(kills.values()) >= KILLS, kills
     assert kills["worker"] >= 2, kills
@@ -105,6 +106,7 @@ def chaotic_job(folder: Path, model: str) -> Job:
         input={"path": str(folder / "rows.parquet")},
         output={"path": str(folder / "scores")},
         execution={"max_attempts": 100, "chunk_rows": CHUNK_ROWS},
+        precision={"max_mean_error": 1e-6},  # searched for amid the kills, and int8 refused
     )
 
 

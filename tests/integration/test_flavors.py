@@ -56,6 +56,7 @@ def score(stack: Settings, tmp_path: Path) -> Score:
             input={"path": str(tmp_path / "in"), "columns": columns},
             output={"path": str(tmp_path / "out"), "passthrough": ("note",)},
             execution={"chunk_rows": 400, "device": "cpu", "error_budget": 0.0},
+            precision={"variant": "native"},
         )
         submit(job, settings=stack).wait(timeout=WAIT)
         return read_back(tmp_path / "out")

@@ -1,13 +1,15 @@
 """Engines: what executes a model version on a device.
 
-`load` runs a model as it is registered: ONNX in ONNX Runtime on Arrow-derived arrays, everything
-else through MLflow's pyfunc on pandas frames. `load_built` runs a variant that was made of it.
+`load` runs a model as it is registered: ONNX in ONNX Runtime and PyTorch in torch on Arrow-derived
+arrays, everything else through MLflow's pyfunc on pandas frames. `load_built` runs a variant that
+was made of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -30,6 +32,8 @@ class EngineOptions:
     """Rows of one call of the model; 0: the engine's own choice."""
     tensorrt: bool = False
     """Whether CUDA may mean TensorRT, whose engines take minutes to build once."""
+    cache: Path | None = None
+    """Where TensorRT keeps the engines it built; ``None``: nowhere."""
 
 
 class Engine(Protocol):
@@ -98,6 +102,10 @@ def load(files: ModelFiles, options: EngineOptions) -> Engine:
         from scoring.models.engines.onnx import OnnxEngine
 
         return OnnxEngine.registered(files, needed, options)
+    if files.flavor == "pytorch":
+        from scoring.models.engines.torch import TorchEngine
+
+        return TorchEngine(files, needed, options)
     from scoring.models.engines.pyfunc import PyfuncEngine
 
     return PyfuncEngine(files, needed, options)
@@ -110,6 +118,14 @@ def load_built(files: ModelFiles, built: Built, options: EngineOptions) -> Engin
         DeviceUnavailable: the device that was asked for is not there.
     """
     needed = features(files.signature, options.columns, files.model)
+    if built.engine == "text":
+        from scoring.models.engines.text import TextEngine
+
+        return TextEngine(files, built, needed, options)
+    if built.engine == "torch":
+        from scoring.models.engines.torch import TorchEngine
+
+        return TorchEngine(files, needed, options, built.outputs, "fp16")
     from scoring.models.engines.onnx import OnnxEngine
 
     return OnnxEngine.built(files, built, needed, options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from scoring.models import outputs
 from scoring.models.batch import BatchSize, usual_rows
 from scoring.models.built import Built
 from scoring.models.engines import EngineOptions
+from scoring.models.engines.runner import Runner, runner
 from scoring.models.engines.session import device_of, open_session
 from scoring.models.inputs import array, matrix
 from scoring.models.signature import Field, ModelFiles
@@ -68,7 +70,7 @@ class OnnxEngine:
         self._raw = [output.name for output in self._session.get_outputs()]
         self._names: dict[int, str] = {}
         self._types: dict[str, pa.DataType] = {}
-        self._batches = BatchSize(options.batch_rows or usual_rows(_operators(graph)))
+        self._batches = BatchSize(options.batch_rows or usual_rows(_operators(graph), self.device))
 
     @classmethod
     def registered(cls, files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> Self:
@@ -89,7 +91,8 @@ class OnnxEngine:
 
     @property
     def name(self) -> str:
-        return f"onnxruntime {onnxruntime.__version__}"
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        return f"onnxruntime {onnxruntime.__version__} {provider}"
 
     @property
     def device(self) -> str:
@@ -113,16 +116,18 @@ class OnnxEngine:
         return Stacked(self._columns(rows), rows.num_rows)
 
     def predict(self, prepared: Stacked) -> dict[str, pa.Array]:
-        wanted = [self._raw[index] for index in self._names]
-        pieces = self._batches.calls(
-            prepared.rows,
-            lambda start, stop: self._session.run(wanted, _cut(prepared.columns, start, stop)),
+        pieces = self._runner.calls(
+            self._batches, prepared.rows, lambda start, stop: _cut(prepared.columns, start, stop)
         )
         found = {
             name: self._settled(name, [piece[index] for piece in pieces])
             for index, name in enumerate(self._names.values())
         }
         return outputs.checked(found, prepared.rows, self._model)
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return runner(self._session, [self._raw[index] for index in self._names])
 
     def feeds(self, prepared: Stacked, rows: int) -> list[Columns]:
         """The graph's inputs in pieces of ``rows`` rows, as calibration wants them."""
