@@ -72,6 +72,7 @@ class Engine:
             key=["row_id"],
             input={"path": str(rows)},
             output={"path": str(self._folder / which)},
+            precision={"variant": "native"},  # the loop's own; benchmarks.variants has the others
         )
         children = self._children()
         for child in children:

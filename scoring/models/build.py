@@ -106,10 +106,13 @@ def _of_converted_model(source: Source, folder: Path) -> Iterator[Made]:
 
 
 def _of_graph(source: Source, graph: Path, engine: Any, folder: Path) -> Iterator[Made]:
+    from scoring.models.engines.ragged import by_length
     from scoring.models.quantize import Recipe, recipes
 
     def feeds() -> Iterator[Mapping[str, Any]]:
-        return iter(engine.feeds(engine.prepare(source.calibration), CALIBRATION_BATCH))
+        for place in by_length(source.calibration):
+            rows = source.calibration.take(pa.array(place))
+            yield from engine.feeds(engine.prepare(rows), CALIBRATION_BATCH)
 
     def lowered(recipe: Recipe, place: Path) -> None:
         recipe.make(graph, feeds, place / "model.onnx")

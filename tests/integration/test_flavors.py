@@ -518,6 +518,31 @@ def test_an_output_without_a_value_in_a_whole_chunk_keeps_its_type(
     assert scores["rank"].to_pylist() == [None] * 10 + list(range(10, ROWS))
 
 
+def test_lists_of_different_lengths_are_scored_without_filling_any_up(
+    score: Score, tracking_uri: str
+) -> None:
+    mean = models.graph(
+        [onnx.helper.make_node("ReduceMean", ["basket", "axis"], ["score"], keepdims=0)],
+        {"basket": (onnx.TensorProto.FLOAT, ["rows", "items"])},
+        {"score": (onnx.TensorProto.FLOAT, ["rows"])},
+        {"axis": np.array([1], np.int64)},
+    )
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1), "basket")]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,), "score")]),
+    )
+    uri = register(tracking_uri, mlflow.onnx.log_model, mean, signature=signature)
+    rng = np.random.default_rng(5)
+    baskets = [rng.random(1 + n % 7, dtype=np.float32) for n in range(ROWS)]
+    table = rows_of(basket=pa.array(baskets, pa.list_(pa.float32())))
+
+    scores = score(uri, table)
+
+    check_kept(scores, table)
+    expected = [basket.mean() for basket in baskets]
+    np.testing.assert_allclose(scores["score"].to_numpy(), expected, rtol=1e-6)
+
+
 def test_a_row_may_be_a_tensor_of_its_own_shape(score: Score, tracking_uri: str) -> None:
     images = numbers(6).reshape(-1, 2, 3)
     signature = ModelSignature(

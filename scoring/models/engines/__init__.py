@@ -98,6 +98,20 @@ def load(files: ModelFiles, options: EngineOptions) -> Engine:
         DeviceUnavailable: the device that was asked for is not there.
     """
     needed = features(files.signature, options.columns, files.model)
+    return _by_length(_registered(files, needed, options), files)
+
+
+def load_built(files: ModelFiles, built: Built, options: EngineOptions) -> Engine:
+    """Load a variant of a model.
+
+    Raises:
+        DeviceUnavailable: the device that was asked for is not there.
+    """
+    needed = features(files.signature, options.columns, files.model)
+    return _by_length(_variant(files, built, needed, options), files)
+
+
+def _registered(files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> Engine:
     if files.flavor == "onnx":
         from scoring.models.engines.onnx import OnnxEngine
 
@@ -111,13 +125,9 @@ def load(files: ModelFiles, options: EngineOptions) -> Engine:
     return PyfuncEngine(files, needed, options)
 
 
-def load_built(files: ModelFiles, built: Built, options: EngineOptions) -> Engine:
-    """Load a variant of a model.
-
-    Raises:
-        DeviceUnavailable: the device that was asked for is not there.
-    """
-    needed = features(files.signature, options.columns, files.model)
+def _variant(
+    files: ModelFiles, built: Built, needed: Sequence[Field], options: EngineOptions
+) -> Engine:
     if built.engine == "text":
         from scoring.models.engines.text import TextEngine
 
@@ -129,3 +139,9 @@ def load_built(files: ModelFiles, built: Built, options: EngineOptions) -> Engin
     from scoring.models.engines.onnx import OnnxEngine
 
     return OnnxEngine.built(files, built, needed, options)
+
+
+def _by_length(engine: Engine, files: ModelFiles) -> Engine:
+    from scoring.models.engines.ragged import RaggedEngine, is_ragged
+
+    return RaggedEngine(engine, files.model) if is_ragged(engine.features) else engine
