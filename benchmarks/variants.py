@@ -109,6 +109,7 @@ class Subject:
     found: SearchResult
     key: str
     files: Any
+    columns: tuple[str, ...]
     remembered_seconds: float
 
     def engine(self, variant: str, batch_rows: int = 0) -> Callable[[], Engine]:
@@ -116,7 +117,7 @@ class Subject:
         candidate = self.found.of(variant)
         assert candidate is not None
         best = batch_rows or (candidate.best.batch_rows if candidate.best else 0)
-        options = EngineOptions(device="cpu", threads=1, batch_rows=best)
+        options = EngineOptions(device="cpu", threads=1, columns=self.columns, batch_rows=best)
         if not candidate.folder:
             return lambda: load(self.files, options)
         built = Built(
@@ -135,14 +136,16 @@ class Subject:
         return row
 
 
-def searched(context: Context, uri: str, rows: Path) -> Subject:
+def searched(context: Context, uri: str, rows: Path, columns: tuple[str, ...] = ()) -> Subject:
     """Search for the variants of a model, then once more, when they are remembered."""
-    found = variants.of_model(context, uri, path=str(rows), device="cpu", again=True)
+    found = variants.of_model(
+        context, uri, path=str(rows), columns=columns, device="cpu", again=True
+    )
     began = time.perf_counter()
     version = context.registry.resolve(uri)
     digest, folder = context.cache.fetch(version)
     files = read_model(folder, version.uri)
-    about = subject(context, files, digest, columns=(), device="cpu")
+    about = subject(context, files, digest, columns=columns, device="cpu")
     fetched = time.perf_counter()
     variants.search.remembered(context, about)
     remembered = time.perf_counter() - fetched
@@ -153,6 +156,7 @@ def searched(context: Context, uri: str, rows: Path) -> Subject:
         found=found,
         key=about.key,
         files=files,
+        columns=columns,
         remembered_seconds=remembered,
     )
 
@@ -213,7 +217,8 @@ def text(context: Context, count: int) -> tuple[Subject, list[Contender], str]:
     with tempfile.TemporaryDirectory() as scratch:
         sample = Path(scratch) / "texts.parquet"
         pq.write_table(pa.table({"text": descriptions(count + 2_000)[count:]}), sample)
-        subject = searched(context, _register_text(context.settings.tracking_uri, model), sample)
+        uri = _register_text(context.settings.tracking_uri, model)
+        subject = searched(context, uri, sample, ("text",))
     torch.set_num_threads(cores())
     encode = contender(
         "sentence-transformers encode()",

