@@ -29,6 +29,8 @@ class Built:
     engine: str
     """``onnx``, ``text`` or ``torch``: what runs it."""
     folder: Path
+    refused: tuple[str, ...] = ()
+    """Columns in which native raises on a missing value, so that this must too."""
 
     @property
     def outputs(self) -> pa.Schema:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scoring.errors import DeviceUnavailable
 from scoring.job import Precision
@@ -23,6 +24,7 @@ from scoring.models import gate
 from scoring.models.build import AS_REGISTERED, Made, Missing, Registered, Source, variants
 from scoring.models.cache import folder_digest
 from scoring.models.engines import Engine, EngineOptions, load, load_built, score
+from scoring.models.missing import Probes, differs, probe
 from scoring.models.search_result import Candidate, SearchResult
 from scoring.models.signature import ModelFiles, read_model
 from scoring.models.timing import timed
@@ -36,6 +38,8 @@ BATCH_ROWS, BATCHES_OF = 512, 8
 are fewer, because an engine that begins with small batches is slow."""
 LABEL = "_label"
 """Column of the sample that holds the known truth, if it is known."""
+OUTLIER = 100.0
+"""How many times the largest number of a column an outlier has there."""
 SEED = 1
 ONNX_OR_TORCH = frozenset({"onnx", "pytorch"})
 """Flavors whose native engine runs wherever its variants do."""
@@ -97,6 +101,7 @@ def search(request: Request) -> SearchResult:
     native, why_not = _native(files, options)
     sample = read_sample(Path(request.rows))
     expected = score(native, sample.gate)
+    probes = probe(native, sample.gate)
     source = Source(
         files=files,
         features=tuple(native.features),
@@ -107,7 +112,7 @@ def search(request: Request) -> SearchResult:
     found: list[Candidate] = []
     engines: dict[str, Engine] = {"native": native}
     for made in variants(source, Path(request.folder), lambda: _admitted(found)):
-        candidate, engine = _judged(made, native, files, options, sample, expected)
+        candidate, engine = _judged(made, native, files, options, sample, expected, probes)
         found.append(candidate)
         if engine is not None:
             engines[candidate.recipe + candidate.variant] = engine
@@ -172,6 +177,7 @@ def _judged(
     options: EngineOptions,
     sample: Sample,
     expected: Mapping[str, pa.Array],
+    probes: Probes,
 ) -> tuple[Candidate, Engine | None]:
     """A variant compared with native; no engine when it fell out."""
     if isinstance(made, Missing):
@@ -186,11 +192,14 @@ def _judged(
         size_bytes=sum(path.stat().st_size for path in made.folder.rglob("*") if path.is_file()),
         folder=made.folder.name,
         digest=folder_digest(made.folder),
+        refused=probes.refused,
     )
     try:
-        engine = load_built(files, made, options)
+        engine = load_built(files, replace(made, refused=probes.refused), options)
         if blocked := _refuses_null(native, engine):
             return replace(candidate, why_not=f"it cannot be given a null in {blocked}"), None
+        if different := differs(engine, probes):
+            return replace(candidate, why_not=different), None
         comparison = _compared(engine, sample, expected)
     except Exception as error:  # a graph that a tool wrote and the runtime refuses, for instance
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -219,21 +228,49 @@ def _compared(engine: Engine, sample: Sample, expected: Mapping[str, pa.Array]) 
 
 
 def batch_error(engine: Engine, rows: pa.RecordBatch) -> float:
-    """The largest change of a row's outputs over batch sizes and a shuffled order."""
+    """The largest change of a row's outputs over batch sizes, a shuffled order, and an outlier.
+
+    The outlier takes the place of one row: a range that is taken from the batch stretches to it.
+    """
     usual = engine.batch_rows
     few = rows.slice(0, min(BATCH_ROWS, BATCHES_OF * usual))
     baseline = score(engine, few)
     order = np.random.default_rng(SEED).permutation(few.num_rows)
     back = pa.array(np.argsort(order))
     shuffled = few.take(pa.array(order))
+    beside = pa.concat_batches([few.slice(0, few.num_rows - 1), _outlier(few)])
     moved = [0.0]
     for size in BATCHES:
         engine.resize(size)
-        moved.append(gate.moved(baseline, score(engine, few)))
         again = score(engine, shuffled)
-        moved.append(gate.moved(baseline, {name: again[name].take(back) for name in again}))
+        moved += [
+            gate.moved(baseline, score(engine, few)),
+            gate.moved(baseline, {name: again[name].take(back) for name in again}),
+        ]
+    found = score(engine, beside)
+    moved.append(gate.moved(_without_last(baseline), _without_last(found)))
     engine.resize(usual)
     return max(moved)
+
+
+def _outlier(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """A row whose numbers are far beyond the others'."""
+    last = rows.slice(rows.num_rows - 1, 1)
+    columns = [
+        pc.multiply(pc.max(pc.abs(whole)), OUTLIER).cast(whole.type)
+        if pa.types.is_floating(whole.type)
+        else one
+        for whole, one in zip(rows.columns, last.columns, strict=True)
+    ]
+    arrays = [
+        pa.array([value.as_py()], value.type) if isinstance(value, pa.Scalar) else value
+        for value in columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=rows.schema)
+
+
+def _without_last(outputs: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    return {name: values.slice(0, len(values) - 1) for name, values in outputs.items()}
 
 
 def _admitted(found: Sequence[Candidate]) -> frozenset[str]:

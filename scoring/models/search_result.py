@@ -37,6 +37,8 @@ class Candidate:
     """Below the search's folder; empty for native."""
     digest: str = ""
     """SHA-256 over the folder's files."""
+    refused: tuple[str, ...] = ()
+    """Columns in which native refuses a missing value, and the variant must too."""
     comparison: Comparison | None = None
     """None for native, and for what was not built."""
     timings: tuple[Timing, ...] = ()
@@ -117,6 +119,7 @@ class SearchResult:
 
 def _candidate(values: Mapping[str, Any]) -> Candidate:
     found = dict(values)
+    found["refused"] = tuple(values["refused"])
     found["timings"] = tuple(Timing(**timing) for timing in values["timings"])
     if (compared := values["comparison"]) is not None:
         labels = compared["labels"]

@@ -100,7 +100,11 @@ def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
     if not folder.is_dir() or folder_digest(folder) != judged:
         raise VariantDamaged(files.model, candidate.variant, str(folder))
     built = Built(
-        variant=candidate.variant, recipe=candidate.recipe, engine=candidate.engine, folder=folder
+        variant=candidate.variant,
+        recipe=candidate.recipe,
+        engine=candidate.engine,
+        folder=folder,
+        refused=candidate.refused,
     )
     return load_built(files, built, options)
 

@@ -122,7 +122,7 @@ class Trees:
             node["threshold"] = float(number)
         return exact
 
-    def dump_model(self, num_iteration: int = -1) -> dict[str, Any]:
+    def dump_model(self, num_iteration: int = -1) -> Any:
         return self._dump
 
     def feature_name(self) -> list[str]:

@@ -8,12 +8,14 @@ was made of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from scoring.errors import ModelUnsupported
 from scoring.models.built import Built
 from scoring.models.inputs import features
 from scoring.models.signature import Field, ModelFiles
@@ -108,7 +110,12 @@ def load_built(files: ModelFiles, built: Built, options: EngineOptions) -> Engin
         DeviceUnavailable: the device that was asked for is not there.
     """
     needed = features(files.signature, options.columns, files.model)
-    return _by_length(_variant(files, built, needed, options), files)
+    engine = _by_length(_variant(files, built, needed, options), files)
+    if not built.refused:
+        return engine
+    from scoring.models.engines.strict import StrictEngine
+
+    return StrictEngine(engine, built.refused)
 
 
 def _registered(files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> Engine:
@@ -119,7 +126,8 @@ def _registered(files: ModelFiles, needed: Sequence[Field], options: EngineOptio
     if files.flavor == "pytorch":
         from scoring.models.engines.torch import TorchEngine
 
-        return TorchEngine(files, needed, options)
+        with suppress(ModelUnsupported):  # MLflow may know what to do with it
+            return TorchEngine(files, needed, options)
     if files.flavor == "transformers":
         from scoring.models.text.native import FeatureEngine, extracts_features
 

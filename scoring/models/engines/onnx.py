@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scoring.errors import ModelUnsupported
 from scoring.models import outputs
@@ -70,6 +71,7 @@ class OnnxEngine:
         self._raw = [output.name for output in self._session.get_outputs()]
         self._names: dict[int, str] = {}
         self._types: dict[str, pa.DataType] = {}
+        self._nan_is_null = False
         self._batches = BatchSize(options.batch_rows or usual_rows(_operators(graph), self.device))
 
     @classmethod
@@ -86,6 +88,7 @@ class OnnxEngine:
         """A variant of any model."""
         engine = cls(files, built.folder / "model.onnx", needed, options)
         engine._names = dict(enumerate(built.outputs.names))
+        engine._nan_is_null = files.flavor != "onnx"  # as in a pandas frame, which native returns
         engine._types = dict(zip(built.outputs.names, built.outputs.types, strict=True))
         return engine
 
@@ -137,7 +140,11 @@ class OnnxEngine:
 
     def _settled(self, name: str, pieces: list[Any]) -> pa.Array:
         values = outputs.column(_joined(pieces, self._model), self._model)
-        return values.cast(self._types[name]) if name in self._types else values
+        if name not in self._types:
+            return values
+        if self._nan_is_null and pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), None, values)
+        return values.cast(self._types[name])
 
     def empty(self) -> dict[str, pa.Array]:
         if self._types:

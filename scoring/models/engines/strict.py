@@ -1,0 +1,62 @@
+"""A variant that refuses the missing values which its model refuses.
+
+The row goes to quarantine with the reason, as it would if the model itself were scoring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scoring.models.engines import Engine
+from scoring.models.signature import Field
+
+
+class StrictEngine:
+    """Another engine, never given a missing value in some columns."""
+
+    def __init__(self, inner: Engine, refused: Sequence[str]) -> None:
+        self._inner = inner
+        self._refused = tuple(refused)
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    @property
+    def device(self) -> str:
+        return self._inner.device
+
+    @property
+    def features(self) -> Sequence[Field]:
+        return self._inner.features
+
+    @property
+    def slab_rows(self) -> int:
+        return self._inner.slab_rows
+
+    @property
+    def batch_rows(self) -> int:
+        return self._inner.batch_rows
+
+    def resize(self, batch_rows: int) -> None:
+        self._inner.resize(batch_rows)
+
+    def accepts_null(self, feature: Field) -> bool:
+        return self._inner.accepts_null(feature)
+
+    def prepare(self, rows: pa.RecordBatch) -> Any:
+        for name in self._refused:
+            column = rows.column(name)
+            if column.null_count or pc.any(pc.is_nan(column)).as_py():
+                raise ValueError(f"{name} is missing, and the model as registered refuses that")
+        return self._inner.prepare(rows)
+
+    def predict(self, prepared: Any) -> dict[str, pa.Array]:
+        return self._inner.predict(prepared)
+
+    def empty(self) -> dict[str, pa.Array]:
+        return self._inner.empty()
