@@ -220,9 +220,9 @@ class SampleMissing(JobError):
 
     def __str__(self) -> str:
         return (
-            f"there are no rows to judge variants of {self.model} by. Name some with "
-            "--from PATH, or keep a sample with the model: `scoring models profile MODEL "
-            "--from train.parquet`. A run needs neither: it takes rows of its own input."
+            f"there are no rows to judge variants of {self.model} by. Nothing was searched. Give "
+            "some with --from PATH, or keep a sample with the model: `scoring models profile "
+            "MODEL --from train.parquet`. A run needs neither: it takes rows of its own input."
         )
 
 
@@ -413,9 +413,9 @@ class VariantDamaged(ModelError):
     def __str__(self) -> str:
         return (
             f"the {self.variant} variant of {self.model} in {self.place} is missing or is not the "
-            "one that passed the gate. Nothing is published. All workers must share "
-            "SCORING_ARTIFACTS; `scoring models variants MODEL --again` builds it anew for the "
-            "runs after it."
+            "one that passed the gate. Nothing is published. Let all workers share "
+            "SCORING_ARTIFACTS, run `scoring models variants MODEL --again` to build it anew, then "
+            "start a new run."
         )
 
 

@@ -158,8 +158,6 @@ class Execution(_Table):
         default="auto", description='"auto", "cpu" or "cuda"'
     )
     """Where the model must run; auto: CUDA where it works, else the CPU."""
-    tensorrt: bool = Field(default=False, description="true or false")
-    """Whether CUDA may mean TensorRT, which takes minutes to prepare a model once."""
     chunk_rows: int = Field(
         default=0, ge=0, description="a whole number of rows, or 0 to plan chunks from file sizes"
     )
@@ -168,6 +166,8 @@ class Execution(_Table):
     """Tries at one chunk before it counts as poisonous."""
     error_budget: _Share = 0.001
     """Share of a run's rows that may be quarantined before the run fails."""
+    tensorrt: bool = Field(default=False, description="true or false")
+    """Whether CUDA may mean TensorRT, which takes minutes to prepare a model once."""
 
     def budget_rows(self, rows: int) -> int:
         """Rows of a run that may be quarantined; the share counts as it is written, in decimal."""

@@ -11,6 +11,7 @@ from scoring.errors import SampleMissing
 from scoring.job import Precision
 from scoring.models import features, read_model
 from scoring.models.choice import choose, verdict
+from scoring.models.search_request import Device
 from scoring.models.search_result import Candidate, SearchResult
 from scoring.runs import Context, sample, search
 
@@ -22,7 +23,7 @@ def of_model(
     path: str | None = None,
     label: str = "",
     columns: tuple[str, ...] = (),
-    device: str = "auto",
+    device: Device = "auto",
     again: bool = False,
 ) -> SearchResult:
     """Every variant of the version that ``model`` means now, built, judged and timed.

@@ -14,6 +14,7 @@ from scoring.cli import show
 from scoring.cli.run_commands import JsonOption, find
 from scoring.job import Precision
 from scoring.job_files import find_job
+from scoring.models.search_request import Device
 from scoring.settings import Settings
 
 models_app = typer.Typer(no_args_is_help=True, help="Models in the registry.")
@@ -81,14 +82,12 @@ def list_variants(
     columns: Annotated[
         str, typer.Option(help="The job's [input] columns, comma between, if it has any.")
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, typer.Option(help="Where the variants are to run.")] = "auto",
     job: Annotated[str | None, typer.Option(help="Apply the limits of this job.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Search anew.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Show every variant of a model on this machine: built, judged against native, timed."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise typer.BadParameter(f"--device is {device!r}; give auto, cpu or cuda")
     settings = Settings()
     limits = find_job(job, settings.jobs).precision if job else Precision()
     found = variants.of_model(

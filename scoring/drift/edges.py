@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bin_starts", "quantile_edges"]
+__all__ = ["bin_starts", "quantile_edges", "spaced"]
 
 
 def bin_starts(weights: NDArray[np.int64], bins: int) -> NDArray[np.intp]:
@@ -52,6 +52,20 @@ def quantile_edges(sample: NDArray[Any], bins: int) -> tuple[float, ...]:
     edges = [values[0], *inner, last]
     # Integers beyond 2**53 can meet in one float; an edge is then not needed.
     return tuple(edges[:1] + [high for low, high in pairwise(edges) if low < high])
+
+
+def spaced(edges: tuple[float, ...], least: float) -> tuple[float, ...]:
+    """The edges that lie ``least`` or more apart, the outermost moved out by as much.
+
+    Values that move by less stay in their bin, or come no further than the next.
+    """
+    if least <= 0 or len(edges) < 2:
+        return edges
+    kept = [edges[0]]
+    for edge in edges[1:-1]:
+        if min(edge - kept[-1], edges[-1] - edge) >= least:
+            kept.append(edge)
+    return (kept[0] - least, *kept[1:], edges[-1] + least)
 
 
 def _shortest(low: float, high: float) -> float:

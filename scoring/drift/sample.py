@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from scoring.drift.columns import NAMED
 from scoring.drift.counters import LONGEST_NAME, names_counted, numbers
-from scoring.drift.edges import quantile_edges
+from scoring.drift.edges import quantile_edges, spaced
 from scoring.drift.frame import ColumnFrame, elements_of
 
 __all__ = ["frames_from_sample", "sampled"]
 
+OUTPUT_SPAN, OUTPUT_STEP = (0.05, 0.95), 0.005
+"""Edges of outputs lie apart by this share of the distance between these quantiles. A variant of a
+model may move its scores by as much, and a saturated classifier has most of them within less."""
 _ALL = 2**64 - 1
 
 
@@ -63,7 +66,12 @@ def frames_from_sample(
 def _framed(frame: ColumnFrame, array: pa.Array, bins: int) -> ColumnFrame:
     if frame.kind == "number":
         values = numbers(array.drop_null())
-        return replace(frame, edges=quantile_edges(values[np.isfinite(values)], bins))
+        values = values[np.isfinite(values)]
+        edges = quantile_edges(values, bins)
+        if frame.role == "output" and len(values):
+            low, high = np.quantile(values, OUTPUT_SPAN)
+            edges = spaced(edges, OUTPUT_STEP * float(high - low))
+        return replace(frame, edges=edges)
     counts = {n: rows for n, rows in names_counted(array) if n and len(n) <= LONGEST_NAME}
     common = sorted(counts, key=lambda name: (-counts[name], name))[:NAMED]
     return replace(frame, categories=tuple(sorted(common)))

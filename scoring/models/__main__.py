@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scoring.models.search import Request, search
+from scoring.models.search import search
+from scoring.models.search_request import Request
 
 
 def main(request: str, result: str) -> None:

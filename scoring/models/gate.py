@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from scoring.models.outputs import Floats, floats, share_equal
+from scoring.models.quality import LabelChange
+
 Kind = Literal["label", "probability", "regression", "classes", "embedding"]
-Floats = npt.NDArray[np.float64]
 
 UNIT_NORM_TOLERANCE = 1e-3
 """How far from 1 the length of a row may be in what counts as normalised embeddings."""
@@ -34,22 +35,6 @@ class Limits(Protocol):
     def max_mean_error(self) -> float: ...
     @property
     def min_agreement(self) -> float: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelChange:
-    """A variant's quality on labelled rows beside native's."""
-
-    metric: Literal["auc", "accuracy", "rmse"]
-    native: float
-    variant: float
-
-    @property
-    def loss(self) -> float:
-        """How much worse the variant is: a difference, for RMSE a share of native's."""
-        if self.metric != "rmse":
-            return self.native - self.variant
-        return (self.variant - self.native) / self.native if self.native else self.variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,51 +125,11 @@ def refusals(found: Comparison, limits: Limits) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def label_change(
-    native: Mapping[str, pa.Array], variant: Mapping[str, pa.Array], labels: pa.Array
-) -> LabelChange | None:
-    """Quality on labelled rows: AUC, accuracy or RMSE, whatever the first fitting output allows.
-
-    ``None`` where labels and outputs do not fit together.
-    """
-    for name in native:
-        mine, other = _quality(native[name], labels), _quality(variant[name], labels)
-        if mine is not None and other is not None and np.isfinite([mine[1], other[1]]).all():
-            return LabelChange(metric=mine[0], native=mine[1], variant=other[1])
-    return None
-
-
-def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: the Mann-Whitney U statistic over its maximum, ties by mid-rank.
-
-    Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143, 1982.
-    ``scores`` [row] and ``positive`` [row]; NaN when one class is missing.
-    """
-    from scipy.stats import rankdata  # half a second that only labelled samples pay
-
-    ones, zeros = int(positive.sum()), int((~positive).sum())
-    if not ones or not zeros:
-        return float("nan")
-    ranks = rankdata(scores)
-    return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
-
-
-def floats(values: pa.Array) -> Floats | None:
-    """Floats as [row] or [row, width]; None for anything else. Null is NaN."""
-    if pa.types.is_fixed_size_list(values.type):
-        inner = floats(values.flatten())
-        return None if inner is None else inner.reshape(len(values), values.type.list_size)
-    if not pa.types.is_floating(values.type):
-        return None
-    found: Floats = values.to_numpy(zero_copy_only=False).astype(np.float64)
-    return found
-
-
 def _compare(native: pa.Array, variant: pa.Array, kind: Kind) -> Comparison:
     mine, other = floats(native), floats(variant)
     rows = len(native)
     if mine is None or other is None:
-        same = _same(native, variant)
+        same = share_equal(native, variant)
         return Comparison(
             rows=rows,
             finite=True,
@@ -230,13 +175,6 @@ def _unfit(rows: int) -> Comparison:
     )
 
 
-def _same(native: pa.Array, variant: pa.Array) -> float:
-    """The share of rows with equal values, null being equal to null."""
-    pairs = zip(native.to_pylist(), variant.to_pylist(), strict=True)
-    same: int = sum(mine == other for mine, other in pairs)
-    return same / max(len(native), 1)
-
-
 def _agreement(mine: Floats, other: Floats, kind: Kind) -> float | None:
     if kind == "regression":
         return None
@@ -268,33 +206,3 @@ def _most(values: Sequence[float | None]) -> float | None:
 def _least(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return min(known) if known else None
-
-
-def _quality(
-    values: pa.Array, labels: pa.Array
-) -> tuple[Literal["auc", "accuracy", "rmse"], float] | None:
-    scores = floats(values)
-    if scores is None:
-        return "accuracy", _same(values.cast(pa.string()), labels.cast(pa.string()))
-    truth = _truth(labels)
-    if truth is None or len(truth) != len(scores):
-        return None
-    two_sided = set(np.unique(truth)) == {0.0, 1.0}
-    if scores.ndim == 2:
-        if scores.shape[1] == 2 and two_sided:
-            return "auc", auc(scores[:, 1], truth == 1)
-        whole = bool(np.all(truth == np.floor(truth))) and truth.max() < scores.shape[1]
-        return ("accuracy", float(np.mean(scores.argmax(axis=1) == truth))) if whole else None
-    if two_sided:
-        return "auc", auc(scores, truth == 1)
-    return "rmse", float(np.sqrt(np.mean((scores - truth) ** 2)))
-
-
-def _truth(labels: pa.Array) -> Floats | None:
-    """Labels as floats; None if they are not numbers, or some are missing."""
-    kind = labels.type
-    if pa.types.is_boolean(kind):
-        labels = labels.cast(pa.int8())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return None
-    return None if labels.null_count else np.asarray(labels.cast(pa.float64()))

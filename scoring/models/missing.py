@@ -18,6 +18,7 @@ import pyarrow as pa
 from scoring.job import Precision
 from scoring.models import gate
 from scoring.models.engines import Engine, score
+from scoring.models.outputs import floats
 
 MOST_COLUMNS = 256
 """Columns tried one by one; of a wider table all are refused if one is."""
@@ -95,7 +96,7 @@ def _raises(native: Engine, rows: pa.RecordBatch) -> bool:
 
 
 def _missing(values: pa.Array) -> npt.NDArray[np.bool_]:
-    array = gate.floats(values)
+    array = floats(values)
     if array is None:
         return np.asarray(values.is_null())
     return np.asarray(np.isnan(array.reshape(len(values), -1)).any(axis=1))

@@ -18,6 +18,7 @@ from scoring.errors import ModelFailed, ModelUnsupported
 from scoring.models.signature import Field
 
 SCORE = "score"
+Floats = npt.NDArray[np.float64]
 
 
 def names(raw: Sequence[str | None], outputs: Sequence[Field], model: str) -> dict[int, str]:
@@ -157,3 +158,21 @@ def checked(columns: dict[str, pa.Array], rows: int, model: str) -> dict[str, pa
                 model, f"it returned {len(values)} values of {name!r} for {rows} rows"
             )
     return columns
+
+
+def floats(values: pa.Array) -> Floats | None:
+    """Floats as [row] or [row, width]; None for anything else. Null is NaN."""
+    if pa.types.is_fixed_size_list(values.type):
+        inner = floats(values.flatten())
+        return None if inner is None else inner.reshape(len(values), values.type.list_size)
+    if not pa.types.is_floating(values.type):
+        return None
+    found: Floats = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return found
+
+
+def share_equal(one: pa.Array, other: pa.Array) -> float:
+    """The share of rows with equal values, null being equal to null."""
+    pairs = zip(one.to_pylist(), other.to_pylist(), strict=True)
+    same: int = sum(mine == its for mine, its in pairs)
+    return same / max(len(one), 1)

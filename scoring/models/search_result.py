@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from scoring.models.gate import Comparison, LabelChange
+from scoring.models.gate import Comparison
+from scoring.models.quality import LabelChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from scoring.data.validate import Expected, validate
 from scoring.drift.sample import sampled
 from scoring.ledger import RunRecord
 from scoring.models import Field, ModelFiles, Version
-from scoring.models.search import LABEL
+from scoring.models.search_request import LABEL
 from scoring.pipeline import by_name, expected_column
 from scoring.plan import Span, spans_from_json
 from scoring.runs.context import Context

@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 
@@ -27,13 +24,13 @@ from scoring import devices, telemetry
 from scoring.ledger import SearchClaim
 from scoring.models import ModelFiles
 from scoring.models.build import AS_REGISTERED
-from scoring.models.search import Request
+from scoring.models.search_request import Device, Request
 from scoring.models.search_result import Candidate, SearchResult
-from scoring.processes import end_with_parent
 from scoring.runs import sample
 from scoring.runs.context import Context
 from scoring.runs.identity import this_worker
 from scoring.runs.lease import Lease
+from scoring.runs.search_process import REQUEST, RESULT, run_search
 
 log = telemetry.logger(__name__)
 
@@ -53,8 +50,7 @@ class Subject:
     files: ModelFiles
     model_digest: str
     columns: tuple[str, ...]
-    device: str
-    """``auto``, ``cpu`` or ``cuda``."""
+    device: Device
     device_name: str
     threads: int
     tensorrt: bool
@@ -100,7 +96,7 @@ def subject(
     digest: str,
     *,
     columns: tuple[str, ...],
-    device: str,
+    device: Device,
     tensorrt: bool = False,
 ) -> Subject:
     """The subject of a search on this machine."""
@@ -219,14 +215,11 @@ def _run(
         )
         sample.write(table, Path(request.rows))
         Path(request.folder).mkdir()
-        Path(f"{scratch}/request.json").write_text(request.to_json(), encoding="utf-8")
-        with open(f"{scratch}/log", "w+", encoding="utf-8", errors="replace") as output:
-            why = _program(scratch, output, about.threads, context.settings.search_seconds, go_on)
-        result = Path(scratch) / "result.json"
-        if why or not result.is_file():
-            return _nothing(
-                about, table.num_rows, origin, why or "it ended without a result"
-            ), False
+        Path(scratch, REQUEST).write_text(request.to_json(), encoding="utf-8")
+        why = run_search(Path(scratch), about.threads, context.settings.search_seconds, go_on)
+        result = Path(scratch, RESULT)
+        if why:
+            return _nothing(about, table.num_rows, origin, why), False
         found = SearchResult.from_json(result.read_text(encoding="utf-8"))
         place = shared / about.key[:32]
         if place.exists():  # of a search that was forgotten
@@ -234,43 +227,6 @@ def _run(
             shutil.rmtree(f"{place}.before-{claim.attempt}", ignore_errors=True)
         os.replace(request.folder, place)
     return found, True
-
-
-def _program(
-    scratch: str, output: IO[str], threads: int, seconds: float, go_on: Callable[[], None]
-) -> str:
-    """Run the search to its end; say what went wrong, or nothing."""
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "scoring.models",
-            f"{scratch}/request.json",
-            f"{scratch}/result.json",
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        preexec_fn=end_with_parent,
-    )
-    try:
-        while process.poll() is None:
-            go_on()
-            if time.monotonic() - began > seconds:
-                return f"the search took longer than SCORING_SEARCH_SECONDS = {seconds:g}"
-            time.sleep(LOOK_SECONDS / 5)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if process.returncode == 0:
-        return ""
-    output.seek(0)
-    last = (output.read().strip().splitlines() or ["it said nothing"])[-1]
-    log.error("search_failed", code=process.returncode, last=last)
-    return f"the search ended with code {process.returncode}: {last[:300]}"
 
 
 def _nothing(about: Subject, rows: int, origin: str, why: str) -> SearchResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,22 @@ def pinned(context: Context, run: RunRecord, job: Job, check: Callable[[], None]
     if run.variant is not None:
         return run
     files = _files(context, run)
-    if job.precision.variant == "native" or (
-        job.precision.variant == "auto" and not has_variants(files)
-    ):
-        choice, found = _native(job), None
+    about = search.subject(
+        context,
+        files,
+        str(run.model_digest),
+        columns=job.input.columns,
+        device=job.execution.device,
+        tensorrt=job.execution.tensorrt,
+    )
+    if job.precision.variant == "native":
+        found = search.remembered(context, about)  # not worth a search, but it knows the batch
+    elif job.precision.variant == "auto" and not has_variants(files):
+        found = None
     else:
-        found = _found(context, run, job, files, check)
-        choice = choose(found.result, job.precision)
+        rows = partial(_sample_rows, context, run, job, files)
+        found = search.find(context, about, rows, check)
+    choice = choose(found.result, job.precision) if found else _native(job)
     candidate = None if found is None else found.result.of(choice.variant)
     mine = context.ledger.runs.pin_variant(
         run.id,
@@ -136,27 +146,16 @@ def _native(job: Job) -> Choice:
     )
 
 
-def _found(
-    context: Context, run: RunRecord, job: Job, files: ModelFiles, check: Callable[[], None]
-) -> search.Found:
-    about = search.subject(
-        context,
-        files,
-        str(run.model_digest),
-        columns=job.input.columns,
-        device=job.execution.device,
-        tensorrt=job.execution.tensorrt,
-    )
-
-    def rows() -> tuple[pa.Table, str]:
-        needed = features(files.signature, job.input.columns, files.model)
-        most = sample.rows_wanted(files)
-        table = _reference_rows(context, run, needed, most)
-        if table is not None and table.num_rows >= sample.FEWEST_ROWS:
-            return table, "reference"
-        return sample.from_run(context, run, needed, most), "input"
-
-    return search.find(context, about, rows, check)
+def _sample_rows(
+    context: Context, run: RunRecord, job: Job, files: ModelFiles
+) -> tuple[pa.Table, str]:
+    """The rows to judge by, and where they come from."""
+    needed = features(files.signature, job.input.columns, files.model)
+    most = sample.rows_wanted(files)
+    table = _reference_rows(context, run, needed, most)
+    if table is not None and table.num_rows >= sample.FEWEST_ROWS:
+        return table, "reference"
+    return sample.from_run(context, run, needed, most), "input"
 
 
 def _reference_rows(context: Context, run: RunRecord, needed: Any, most: int) -> pa.Table | None:

@@ -20,9 +20,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from sqlalchemy import select
 
-from scoring import Job, Run, Settings, submit
+from scoring import Job, Run, Settings, reference, submit, variants
 from scoring.api import open_context
-from scoring.errors import RunFailed, VariantDamaged
+from scoring.errors import RunFailed, SampleMissing, VariantDamaged
+from scoring.job import Precision
 from scoring.ledger import Ledger
 from scoring.ledger.tables import searches
 from scoring.models.search_result import SearchResult
@@ -365,3 +366,25 @@ def test_memory_that_runs_out_halves_the_batch_finishes_the_chunk_and_is_remembe
     assert run.to_dict()["rows_quarantined"] == 0
     np.testing.assert_array_equal(scores_of(run), rows["f0"].to_numpy() * 2)
     assert 50 <= run.to_dict()["batch_rows"] <= 100
+
+
+def test_the_reference_keeps_rows_and_labels_that_variants_are_judged_by(
+    stack: Settings, tmp_path: Path, rows: pa.Table, tracking_uri: str
+) -> None:
+    model = registered_network(tracking_uri, seed=11)
+    labelled = rows.append_column("late", pa.array(direct(11, rows) > 0.5))
+    pq.write_table(labelled, tmp_path / "train.parquet")
+    context = open_context(stack)
+
+    with pytest.raises(SampleMissing, match="there are no rows to judge variants"):
+        variants.of_model(context, model)
+    reference.from_training(context, model, str(tmp_path / "train.parquet"), label="late")
+    found = variants.document(variants.of_model(context, model), Precision())
+
+    int8 = next(one for one in found["variants"] if one["variant"] == "int8")
+    assert found["sample"] == "reference"
+    assert found["rows"] >= 1_000
+    assert int8["labels"]["metric"] == "auc"
+    assert int8["labels"]["native"] == 1.0
+    assert 0.9 < int8["labels"]["variant"] <= 1.0
+    assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -201,3 +201,24 @@ def test_columns_counted_in_different_bins_are_not_compared():
 
     with pytest.raises(ValueError, match="'x' was not counted in the bins"):
         deciles(one, two)
+
+
+def test_another_precision_of_a_saturated_classifier_is_no_drift() -> None:
+    """Most of its scores lie within 1e-9 of 0 or 1, where float32 and int8 have one value."""
+    logits = np.random.default_rng(6).normal(scale=15, size=20_000)
+    exact = 1 / (1 + np.exp(-logits))
+    moved = np.clip(exact + np.random.default_rng(7).normal(scale=0.002, size=20_000), 0, 1)
+    shifted = 1 / (1 + np.exp(-(logits + 15)))
+    columns = [("score", "output", pa.float64())]
+    reference = reference_from(lambda: [{"score": pa.array(exact)}], columns)
+
+    def drift(scores: np.ndarray) -> float:
+        profiler = Profiler(frames_for(reference, columns, {}))
+        profiler.add({"score": pa.array(scores)})
+        (before,), (now,) = reference.columns, profiler.profile().columns
+        _, *counts = deciles(before, now)
+        return psi(*counts)
+
+    assert drift(exact.astype(np.float32).astype(float)) < 0.01
+    assert drift(moved) < 0.05
+    assert drift(shifted) > 0.25

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score, roc_auc_score
 
 from scoring.job import Precision
-from scoring.models import gate
+from scoring.models import gate, quality
 
 LIMITS = Precision()
 RNG = np.random.default_rng(11)
@@ -129,7 +129,7 @@ def test_auc_and_r2_are_those_of_scikit_learn(seed: int) -> None:
     scores = np.round(rng.random(62) + 0.2 * labels, 1)  # with ties
     other = scores + rng.normal(scale=0.1, size=62)
 
-    assert gate.auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
+    assert quality.auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
     found = gate.compare(one(scores), one(other)).determination
     assert found == pytest.approx(r2_score(scores, other))
 
@@ -139,7 +139,7 @@ def test_known_labels_show_what_a_variant_costs() -> None:
     native = np.where(labels, 0.6, 0.4) + RNG.normal(scale=0.1, size=4_000)
     variant = np.where(RNG.random(4_000) < 0.1, 0.5, native)
 
-    change = gate.label_change(one(native), one(variant), labels)
+    change = quality.label_change(one(native), one(variant), labels)
 
     assert change is not None
     assert change.metric == "auc"
@@ -153,14 +153,14 @@ def test_a_regression_with_labels_is_judged_by_its_rmse() -> None:
     truth = RNG.normal(100.0, 20.0, 1_000)
     native, variant = truth + 1.0, truth + 1.1
 
-    change = gate.label_change(one(native), one(variant), pa.array(truth))
+    change = quality.label_change(one(native), one(variant), pa.array(truth))
 
     assert change is not None
     assert (change.metric, change.loss) == ("rmse", pytest.approx(0.1))
 
 
 def test_labels_of_one_class_have_no_auc() -> None:
-    change = gate.label_change(one([0.1, 0.2]), one([0.1, 0.4]), pa.array([1, 1]))
+    change = quality.label_change(one([0.1, 0.2]), one([0.1, 0.4]), pa.array([1, 1]))
 
     assert change is not None
     assert change.metric == "rmse"

@@ -643,6 +643,7 @@ def test_what_a_file_does_not_say_has_the_documented_default():
             "chunk_rows": 0,
             "max_attempts": 3,
             "error_budget": 0.001,
+            "tensorrt": False,
         },
         "precision": {
             "variant": "auto",
@@ -711,7 +712,7 @@ def test_a_table_built_in_python_says_its_own_faults():
     assert str(caught.value).splitlines() == [
         "Execution: max_attempts is 0; it must be a whole number from 1 to 100.",
         "Execution: colour is an unknown key; accepted here are queue, device, chunk_rows, "
-        "max_attempts and error_budget.",
+        "max_attempts, error_budget and tensorrt.",
     ]
 
 
