@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -259,11 +260,12 @@ def test_too_few_rows_prove_nothing_so_native_scores_them(
 
 
 def search_processes() -> list[psutil.Process]:
+    """Searches of this session's workers, and of nobody else's."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "scoring.models" in words:
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "scoring.models" in process.cmdline():
+                found.append(process)
     return found
 
 
