@@ -124,7 +124,9 @@ class Subject:
             variant=variant,
             recipe=candidate.recipe,
             engine=candidate.engine,
-            folder=variant_folder(self.context, self.key, candidate),
+            folder=variant_folder(self.context, self.key, candidate.folder),
+            refused=candidate.refused,
+            bounded=candidate.bounded,
         )
         return lambda: load_built(self.files, built, options)
 

@@ -27,6 +27,7 @@
     │   ├── VariantUnavailable
     │   ├── VariantRefused
     │   ├── VariantDamaged
+    │   ├── SearchFailed
     │   ├── DeviceUnavailable
     │   ├── ModelDigestMismatch
     │   └── ModelFailed
@@ -380,9 +381,9 @@ class VariantUnavailable(ModelError):
     def __str__(self) -> str:
         usable = f", or one of: {', '.join(self.available)}" if self.available else ""
         return (
-            f"{self.model} has no variant {self.variant}: {self.reason}. Nothing was scored, the "
-            f'earlier output stands. Set [precision] variant = "auto"{usable}, or another '
-            "[execution] device."
+            f"{self.model} has no variant {self.variant}: {self.reason.rstrip('.')}. Nothing was "
+            f'scored, the earlier output stands. Set [precision] variant = "auto"{usable}, or '
+            "another [execution] device."
         )
 
 
@@ -399,7 +400,7 @@ class VariantRefused(ModelError):
             f"{self.model} may not be scored as {self.variant}: on {self.rows:,} rows against "
             f"native, {'; '.join(self.reasons)}. Nothing was scored, the earlier output stands. "
             'Set [precision] variant = "auto" to use the fastest that passes, or widen the limit '
-            "if your scores can bear it; `scoring models variants` shows every number."
+            "if your scores can bear it; `scoring models variants --json` has every number."
         )
 
 
@@ -416,6 +417,21 @@ class VariantDamaged(ModelError):
             "one that passed the gate. Nothing is published. Let all workers share "
             "SCORING_ARTIFACTS, run `scoring models variants MODEL --again` to build it anew, then "
             "start a new run."
+        )
+
+
+class SearchFailed(ModelError):
+    """The search for a variant that the job names did not end well; another may."""
+
+    def __init__(self, model: str, variant: str, reason: str) -> None:
+        super().__init__(model, variant, reason)
+        self.model, self.variant, self.reason = model, variant, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.variant} variant of {self.model} could not be found: {self.reason}. "
+            "Nothing was scored, the earlier output stands. It is searched for again. See the "
+            "worker's log if this repeats."
         )
 
 

@@ -42,12 +42,18 @@ def read(context: Context, model: str) -> Profile:
 
 
 def from_training(
-    context: Context, model: str, path: str, columns: Sequence[str] = (), label: str = ""
+    context: Context,
+    model: str,
+    path: str,
+    columns: Sequence[str] = (),
+    label: str = "",
+    *,
+    keep_sample: bool = True,
 ) -> Profile:
     """Profile training rows and the version's own outputs on them; log it to the version.
 
-    Some of the rows are logged with it, with their ``label`` if it is named: variants of the model
-    are judged by them.
+    Unless told otherwise, some of the rows are logged with it, with their ``label`` if it is named:
+    variants of the model are judged by them.
 
     Rows that break the signature are not predicted, as they would be quarantined in a run.
     ``columns`` are the job's ``[input] columns``.
@@ -66,6 +72,9 @@ def from_training(
     kinds: list[tuple[str, Role, Any]] = [*feature_kinds(expected_columns(engine))]
     kinds += [(name, "output", values.type) for name, values in _sample_outputs(scanned, engine)]
     profile = reference_from(lambda: _predicted(scanned, engine), kinds)
+    if not keep_sample:
+        context.registry.log_reference(version, profile.to_json())
+        return profile
     rows = sample.from_files(path, engine.features, sample.rows_wanted(files), label)
     with TemporaryDirectory() as scratch:
         kept = Path(scratch) / "sample.parquet"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from scoring.errors import SampleMissing
+from scoring.errors import SampleMissing, SearchFailed, VariantUnavailable
 from scoring.job import Precision
 from scoring.models import features, read_model
+from scoring.models.build import has_variants
 from scoring.models.choice import choose, verdict
 from scoring.models.search_request import Device
 from scoring.models.search_result import Candidate, SearchResult
@@ -24,24 +25,30 @@ def of_model(
     label: str = "",
     columns: tuple[str, ...] = (),
     device: Device = "auto",
+    tensorrt: bool = False,
     again: bool = False,
 ) -> SearchResult:
     """Every variant of the version that ``model`` means now, built, judged and timed.
 
-    ``path`` names Parquet rows to judge by, with their known ``label`` if there is one; without it
-    the rows of the version's reference are used. ``again`` forgets what an earlier search found.
+    ``path`` names Parquet rows to judge by, with their known ``label`` if there is one, and so does
+    not look at what is remembered; without it the rows of the version's reference are used.
+    ``again`` searches anew; what was found before stands until there is a new result.
 
     Raises:
         ModelError, InputError: the model or the rows cannot be used.
         SampleMissing: there are no rows to judge by.
+        SearchFailed: the search did not end well; what is remembered stands.
     """
     version = context.registry.resolve(model)
     digest, folder = context.cache.fetch(version)
     files = read_model(folder, version.uri)
+    if not has_variants(files):
+        why = f"no variant can be made of a model of the flavor {files.flavor}"
+        raise VariantUnavailable(version.uri, "but native", ("native",), why)
     needed = features(files.signature, columns, version.uri)
-    about = search.subject(context, files, digest, columns=columns, device=device)
-    if again:
-        context.ledger.searches.forget(about.key)
+    about = search.subject(
+        context, files, digest, columns=columns, device=device, tensorrt=tensorrt
+    )
 
     def rows() -> tuple[pa.Table, str]:
         most = sample.rows_wanted(files)
@@ -52,12 +59,20 @@ def of_model(
             raise SampleMissing(version.uri)
         return found, "reference"
 
-    return search.find(context, about, rows, lambda: None).result
+    anew = again or path is not None
+    found = search.find(context, about, rows, lambda: None, again=anew)
+    if found is None or found.failure:
+        raise SearchFailed(version.uri, "fastest", found.failure if found else "it was given up")
+    return found.result
 
 
 def document(found: SearchResult, limits: Precision) -> dict[str, Any]:
     """What `scoring models variants --json` shows."""
-    choice = choose(found, limits.model_copy(update={"variant": "auto"}))
+    try:
+        choice = choose(found, limits.model_copy(update={"variant": "auto"}))
+        chosen, batch_rows, why = choice.variant, choice.batch_rows, choice.why
+    except VariantUnavailable as error:
+        chosen, batch_rows, why = None, None, error.reason
     return {
         "model": found.model,
         "model_digest": found.model_digest,
@@ -66,15 +81,15 @@ def document(found: SearchResult, limits: Precision) -> dict[str, Any]:
         "rows": found.rows,
         "sample": found.sample,
         "seconds": found.seconds,
-        "chosen": choice.variant,
-        "batch_rows": choice.batch_rows,
-        "why": choice.why,
-        "variants": [_row(one, limits, choice.variant) for one in found.candidates],
-        "others": [_row(one, limits, choice.variant) for one in found.others],
+        "chosen": chosen,
+        "batch_rows": batch_rows,
+        "why": why,
+        "variants": [_row(one, limits, chosen) for one in found.candidates],
+        "others": [_row(one, limits, None) for one in found.others],
     }
 
 
-def _row(one: Candidate, limits: Precision, chosen: str) -> dict[str, Any]:
+def _row(one: Candidate, limits: Precision, chosen: str | None) -> dict[str, Any]:
     reasons = verdict(one, limits)
     compared, best = one.comparison, one.best
     return {
@@ -102,5 +117,5 @@ def _row(one: Candidate, limits: Precision, chosen: str) -> dict[str, Any]:
         ],
         "admitted": not reasons,
         "reasons": list(reasons),
-        "chosen": one.variant == chosen and bool(one.timings or not one.recipe),
+        "chosen": one.variant == chosen,
     }

@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("model_digest", sa.String(length=64), nullable=False),
         sa.Column("device", sa.String(length=200), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(length=200), nullable=True),
         sa.Column("lease_until", sa.Double(), nullable=True),
         sa.Column("result", sa.Text(), nullable=True),

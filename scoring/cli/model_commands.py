@@ -42,6 +42,9 @@ def profile(
         str, typer.Option(help="Column of the known truth: variants are judged by it too.")
     ] = "",
     from_run: Annotated[str | None, typer.Option(help="Take the profile of this run.")] = None,
+    sample: Annotated[
+        bool, typer.Option(help="Keep up to 5,120 of these rows with the model, to judge variants.")
+    ] = True,
     json: JsonOption = False,
 ) -> None:
     """Show a model's reference profile; with --from or --from-run, make it first."""
@@ -51,7 +54,9 @@ def profile(
         raise typer.BadParameter("give --from or --from-run, not both")
     if from_ is not None:
         path = str(Path(from_).absolute())
-        found = reference.from_training(context, uri, path, _named(columns), label)
+        found = reference.from_training(
+            context, uri, path, _named(columns), label, keep_sample=sample
+        )
     elif from_run is not None:
         found = reference.from_run(context, uri, find(from_run).id)
     else:
@@ -83,29 +88,34 @@ def list_variants(
         str, typer.Option(help="The job's [input] columns, comma between, if it has any.")
     ] = "",
     device: Annotated[Device, typer.Option(help="Where the variants are to run.")] = "auto",
-    job: Annotated[str | None, typer.Option(help="Apply the limits of this job.")] = None,
+    job: Annotated[
+        str | None, typer.Option(help="Take limits, columns and device from this job.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Search anew.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Show every variant of a model on this machine: built, judged against native, timed."""
     settings = Settings()
-    limits = find_job(job, settings.jobs).precision if job else Precision()
+    asked = find_job(job, settings.jobs) if job else None
     found = variants.of_model(
         api.open_context(settings),
         _uri(model),
         path=from_,
         label=label,
-        columns=tuple(_named(columns)),
-        device=device,
+        columns=asked.input.columns if asked and not columns else tuple(_named(columns)),
+        device=asked.execution.device if asked else device,
+        tensorrt=asked.execution.tensorrt if asked else False,
         again=again,
     )
+    limits = asked.precision if asked else Precision()
     shown = variants.document(found, limits)
     if json:
         show.document(shown)
         return
     show.table(_variants_table(shown))
+    chosen = shown["chosen"] or "nothing"
     show.say(
-        f"{shown['model']} on {shown['device']}: {shown['chosen']}, {shown['why']}. Judged on "
+        f"{shown['model']} on {shown['device']}: {chosen}, {shown['why']}. Judged on "
         f"{shown['rows']:,} rows ({shown['sample']}); the search took {shown['seconds']:.1f} s."
     )
 

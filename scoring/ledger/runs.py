@@ -129,10 +129,10 @@ class Runs:
     def pin_variant(
         self, run_id: str, *, variant: str, batch_rows: int, search: str | None, precision: str
     ) -> bool:
-        """Pin what every chunk of the run is scored with. False if it was pinned before."""
+        """Pin what every chunk of the run is scored with. False if it was before, or has ended."""
         pinned = (
             update(runs)
-            .where(runs.c.id == run_id, runs.c.variant.is_(None))
+            .where(runs.c.id == run_id, runs.c.state == "running", runs.c.variant.is_(None))
             .values(variant=variant, batch_rows=batch_rows, search=search, precision=precision)
         )
         with self._database.transaction() as connection:

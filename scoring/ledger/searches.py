@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import and_, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from scoring.errors import LeaseLost
@@ -23,6 +23,8 @@ class SearchClaim:
 
     key: str
     attempt: int
+    failures: int
+    """Searches before this one that ended without a result."""
     worker: str
 
     def __str__(self) -> str:
@@ -44,33 +46,28 @@ class Searches:
             ).scalar_one_or_none()
         return found
 
-    def of_model(self, model_digest: str) -> list[str]:
-        """Everything found for a model, newest first."""
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                select(searches.c.result)
-                .where(searches.c.model_digest == model_digest, searches.c.result.is_not(None))
-                .order_by(searches.c.found_at.desc())
-            ).all()
-        return [row.result for row in rows]
-
-    def claim(self, key: str, model_digest: str, device: str, worker: str) -> SearchClaim | None:
-        """Become the searcher, or ``None`` if there is a live one or a result."""
+    def claim(
+        self, key: str, model_digest: str, device: str, worker: str, *, again: bool = False
+    ) -> SearchClaim | None:
+        """Become the searcher; ``None`` if there is a live one or, unless ``again``, a result."""
         self._introduce(key, model_digest, device)
         free = or_(searches.c.lease_until.is_(None), searches.c.lease_until < database_now())
+        wanted = true() if again else searches.c.result.is_(None)
         taken = (
             update(searches)
-            .where(searches.c.key == key, searches.c.result.is_(None), free)
+            .where(searches.c.key == key, wanted, free)
             .values(
                 attempt=searches.c.attempt + 1,
                 worker=worker,
                 lease_until=database_now() + self._lease_seconds,
             )
-            .returning(searches.c.attempt)
+            .returning(searches.c.attempt, searches.c.failures)
         )
         with self._database.transaction() as connection:
-            attempt = connection.execute(taken).scalar_one_or_none()
-        return None if attempt is None else SearchClaim(key=key, attempt=attempt, worker=worker)
+            row = connection.execute(taken).one_or_none()
+        if row is None:
+            return None
+        return SearchClaim(key=key, attempt=row.attempt, failures=row.failures, worker=worker)
 
     def renew(self, claim: SearchClaim) -> None:
         """Raises: LeaseLost."""
@@ -84,19 +81,20 @@ class Searches:
                 raise LeaseLost(str(claim), claim.attempt, None)
 
     def record(self, claim: SearchClaim, result: str) -> None:
-        """Keep what was found. Raises: LeaseLost."""
+        """Keep what was found, in place of what was before. Raises: LeaseLost."""
         recorded = (
             update(searches)
             .where(_held_by(claim))
-            .values(result=result, found_at=database_now(), lease_until=None)
+            .values(result=result, found_at=database_now(), lease_until=None, failures=0)
         )
         with self._database.transaction() as connection:
             if connection.execute(recorded).rowcount != 1:
                 raise LeaseLost(str(claim), claim.attempt, None)
 
-    def give_up(self, claim: SearchClaim) -> None:
-        """Let another worker search at once."""
-        freed = update(searches).where(_held_by(claim)).values(lease_until=None)
+    def give_up(self, claim: SearchClaim, *, failed: bool) -> None:
+        """Let another worker search at once; ``failed``: because nothing was found."""
+        failures = searches.c.failures + (1 if failed else 0)
+        freed = update(searches).where(_held_by(claim)).values(lease_until=None, failures=failures)
         with self._database.transaction() as connection:
             connection.execute(freed)
 
@@ -109,13 +107,6 @@ class Searches:
                 .values(result=after)
             )
 
-    def forget(self, key: str) -> None:
-        """Have the next worker search again."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                update(searches).where(searches.c.key == key).values(result=None, found_at=None)
-            )
-
     def _introduce(self, key: str, model_digest: str, device: str) -> None:
         with self._database.reading() as connection:
             known = select(searches.c.key).where(searches.c.key == key)
@@ -125,7 +116,11 @@ class Searches:
             with self._database.transaction() as connection:
                 connection.execute(
                     insert(searches).values(
-                        key=key, model_digest=model_digest, device=device[:200], attempt=0
+                        key=key,
+                        model_digest=model_digest,
+                        device=device[:200],
+                        attempt=0,
+                        failures=0,
                     )
                 )
         except IntegrityError:
@@ -136,5 +131,5 @@ def _held_by(claim: SearchClaim) -> Any:
     return and_(
         searches.c.key == claim.key,
         searches.c.attempt == claim.attempt,
-        searches.c.result.is_(None),
+        searches.c.lease_until.is_not(None),
     )

@@ -152,10 +152,11 @@ schedules = Table(
 searches = Table(
     "searches",
     metadata,
-    Column("key", String(64), primary_key=True),  # see runs.search.search_key
+    Column("key", String(64), primary_key=True),  # see runs.search.Subject.key
     Column("model_digest", String(64), nullable=False),
     Column("device", String(200), nullable=False),
     Column("attempt", Integer, nullable=False),  # the fencing token
+    Column("failures", Integer, nullable=False),  # searches that ended without a result
     Column("worker", String(200)),
     Column("lease_until", Double),
     Column("result", Text),  # JSON, see scoring.models.SearchResult; null until it is found

@@ -20,7 +20,7 @@ from scoring.models.engines import EngineOptions, load_built
 from scoring.models.signature import Field, ModelFiles
 
 TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
-TEXT_TASKS = frozenset({"text-classification", "feature-extraction"})
+TEXT_TASKS = frozenset({"text-classification", "sentiment-analysis", "feature-extraction"})
 CONVERTED_FLAVORS = frozenset({"sklearn", "lightgbm", "xgboost", "pytorch"})
 AS_REGISTERED = "as registered"
 CALIBRATION_BATCH = 256

@@ -31,6 +31,8 @@ class Built:
     folder: Path
     refused: tuple[str, ...] = ()
     """Columns in which native raises on a missing value, so that this must too."""
+    bounded: tuple[str, ...] = ()
+    """The same of infinite values."""
 
     @property
     def outputs(self) -> pa.Schema:

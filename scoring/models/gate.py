@@ -3,9 +3,9 @@
 Pure: arrays in, numbers and reasons out. What is measured does not depend on a job, so that it
 can be remembered; a job's limits are applied to it afterwards, by `refusals`.
 
-Errors are absolute, in units of the output: for probabilities, class scores and embeddings that is
-what a limit like 0.005 means. A regression has a unit of its own, so its errors are divided by the
-standard deviation of native's output.
+Errors are absolute, in units of the output: for probabilities and embeddings that is what a limit
+like 0.005 means. Regressions, logits and other vectors have units of their own, so their errors are
+divided by the standard deviation of native's output.
 """
 
 from __future__ import annotations
@@ -15,13 +15,21 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from scoring.models.outputs import Floats, floats, share_equal
 from scoring.models.quality import LabelChange
 
-Kind = Literal["label", "probability", "regression", "classes", "embedding"]
+Kind = Literal["label", "probability", "regression", "classes", "vector", "embedding"]
 
+RELATIVE = ("regression", "vector")
+"""Kinds with units of their own: errors are divided by native's standard deviation."""
+FINITE_LEAST = 0.99
+"""Share of rows for which native must return finite numbers, for the others to be compared."""
+ROUNDING = 1e-6
+LARGEST = 1e9
+"""Stands for a change from a number to none: beyond every limit, and still a number in JSON."""
 UNIT_NORM_TOLERANCE = 1e-3
 """How far from 1 the length of a row may be in what counts as normalised embeddings."""
 
@@ -43,7 +51,7 @@ class Comparison:
 
     rows: int
     finite: bool
-    """Whether no output is NaN or infinite, native's included."""
+    """Whether outputs have native's shape, and are finite where native's are."""
     mean_error: float | None
     """None where outputs do not fit together at all."""
     max_error: float | None
@@ -64,12 +72,15 @@ def kind_of(values: pa.Array, embedding: bool = False) -> Kind:
     array = floats(values)
     if array is None:
         return "label"
+    array = array[_finite_rows(array)]
     if array.ndim == 1:
         inside = bool(np.all((array >= 0) & (array <= 1)))
         return "probability" if inside else "regression"
+    if np.all((array >= 0) & (array <= 1)) and np.allclose(array.sum(axis=1), 1.0, atol=1e-3):
+        return "classes"
     lengths = np.linalg.norm(array, axis=1)
-    normalised = bool(np.all(np.abs(lengths - 1) < UNIT_NORM_TOLERANCE)) and array.min() < 0
-    return "embedding" if embedding or normalised else "classes"
+    normalised = bool(np.all(np.abs(lengths - 1) < UNIT_NORM_TOLERANCE)) and np.any(array < 0)
+    return "embedding" if embedding or normalised else "vector"
 
 
 def compare(
@@ -101,7 +112,7 @@ def moved(baseline: Mapping[str, pa.Array], again: Mapping[str, pa.Array]) -> fl
 def refusals(found: Comparison, limits: Limits) -> tuple[str, ...]:
     """Why the variant may not be used under these limits, each reason with its numbers."""
     if not found.finite or found.mean_error is None:
-        return ("NaN or infinite values among its outputs or native's",)
+        return ("other outputs than native's are NaN or infinite, or more than 1 % of native's",)
     unit = " standard deviations" if found.relative else ""
     reasons = []
     if found.mean_error > limits.max_mean_error:
@@ -112,7 +123,7 @@ def refusals(found: Comparison, limits: Limits) -> tuple[str, ...]:
     for name, value in (("agreement", found.agreement), ("R2", found.determination)):
         if value is not None and value < limits.min_agreement:
             reasons.append(f"{name} {value:.4f}, below min_agreement {limits.min_agreement:g}")
-    if found.batch_error > limits.max_batch_error:
+    if not found.batch_error <= limits.max_batch_error:  # NaN is no number to pass with
         reasons.append(
             f"a row's score moves by {found.batch_error:.3g}{unit} with its batch, above "
             f"max_batch_error {limits.max_batch_error:g}"
@@ -139,28 +150,39 @@ def _compare(native: pa.Array, variant: pa.Array, kind: Kind) -> Comparison:
             agreement=same,
             determination=None,
         )
-    if mine.shape != other.shape or not (np.isfinite(mine).all() and np.isfinite(other).all()):
+    if mine.shape != other.shape:
         return _unfit(rows)
-    scale = _scale(mine) if kind == "regression" else 1.0
-    error = np.abs(other - mine) / scale
+    finite = _finite_rows(mine)
+    if not np.array_equal(finite, _finite_rows(other)) or finite.mean() < FINITE_LEAST:
+        return _unfit(rows)
+    mine, other = mine[finite], other[finite]
+    relative = kind in RELATIVE
+    error = np.abs(other - mine) / (_scale(mine) if relative else 1.0)
     return Comparison(
         rows=rows,
         finite=True,
         mean_error=float(error.mean()),
         max_error=float(error.max()),
-        relative=kind == "regression",
+        relative=relative,
         agreement=_agreement(mine, other, kind),
-        determination=_determination(mine, other) if mine.ndim == 1 else None,
+        determination=_determination(mine, other) if kind in ("probability", *RELATIVE) else None,
     )
+
+
+def _finite_rows(values: Floats) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
 
 
 def _moved(baseline: pa.Array, again: pa.Array) -> float:
     mine, other = floats(baseline), floats(again)
     if mine is None or other is None:
         return float(not baseline.equals(again))
-    scale = _scale(mine) if kind_of(baseline) == "regression" else 1.0
-    change: float = np.max(np.abs(other - mine), initial=0.0)
-    return change / scale
+    finite = _finite_rows(mine)
+    if not np.array_equal(finite, _finite_rows(other)):
+        return LARGEST
+    mine, other = mine[finite], other[finite]
+    scale = _scale(mine) if kind_of(baseline) in RELATIVE and len(mine) else 1.0
+    return float(np.max(np.abs(other - mine) / scale, initial=0.0))
 
 
 def _unfit(rows: int) -> Comparison:
@@ -180,22 +202,36 @@ def _agreement(mine: Floats, other: Floats, kind: Kind) -> float | None:
         return None
     if kind == "probability":
         return float(np.mean((mine > 0.5) == (other > 0.5)))
-    if kind == "classes":
+    if kind in ("classes", "vector"):
         return float(np.mean(mine.argmax(axis=1) == other.argmax(axis=1)))
     lengths: Floats = np.linalg.norm(mine, axis=1) * np.linalg.norm(other, axis=1)
     cosine = np.einsum("rw,rw->r", mine, other) / np.maximum(lengths, np.finfo(float).tiny)
     return float(np.mean(cosine))
 
 
-def _scale(mine: Floats) -> float:
-    """The unit of a regression's errors: native's standard deviation, or its size if constant."""
-    return float(mine.std()) or float(np.abs(mine).max()) or 1.0
+def _scale(mine: Floats) -> Floats:
+    """The unit of a regression's errors [column]: native's standard deviation.
+
+    Where native is constant, but for rounding, the unit is its size.
+    """
+    size = np.abs(mine).max(axis=0)
+    spread: Floats = np.where(_constant(mine), size, mine.std(axis=0))
+    return np.where(spread > 0, spread, 1.0)
+
+
+def _constant(mine: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a column varies by no more than float32 rounds."""
+    return np.asarray(mine.std(axis=0) <= ROUNDING * np.abs(mine).max(axis=0))
 
 
 def _determination(mine: Floats, other: Floats) -> float | None:
-    """1 - residual sum of squares / total sum of squares, native being the truth."""
-    total = float(np.sum((mine - mine.mean()) ** 2))
-    return None if total == 0 else 1.0 - float(np.sum((other - mine) ** 2)) / total
+    """1 - residual sum of squares / total sum of squares, native being the truth; worst column."""
+    varied = np.atleast_1d(~_constant(mine))
+    if not varied.any():
+        return None
+    mine, other = mine.reshape(len(mine), -1)[:, varied], other.reshape(len(other), -1)[:, varied]
+    total = np.sum((mine - mine.mean(axis=0)) ** 2, axis=0)
+    return float(np.min(1.0 - np.sum((other - mine) ** 2, axis=0) / total))
 
 
 def _most(values: Sequence[float | None]) -> float | None:

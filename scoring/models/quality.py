@@ -63,7 +63,11 @@ def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
 def _quality(values: pa.Array, labels: pa.Array) -> tuple[Metric, float] | None:
     scores = floats(values)
     if scores is None:
-        return "accuracy", share_equal(values.cast(pa.string()), labels.cast(pa.string()))
+        alike = values.type if pa.types.is_string(values.type) else pa.float64()
+        try:
+            return "accuracy", share_equal(values.cast(alike), labels.cast(alike))
+        except pa.ArrowInvalid:  # words against numbers
+            return None
     truth = _truth(labels)
     if truth is None or len(truth) != len(scores):
         return None

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
-from scoring.errors import DeviceUnavailable
+from scoring.errors import DeviceUnavailable, ScoringError
 from scoring.job import Precision
 from scoring.models import gate
 from scoring.models.batch_error import batch_error
-from scoring.models.build import AS_REGISTERED, Made, Missing, Registered, Source, variants
+from scoring.models.build import (
+    AS_REGISTERED,
+    TEXT_FLAVORS,
+    Made,
+    Missing,
+    Registered,
+    Source,
+    variants,
+)
 from scoring.models.built import Built
 from scoring.models.cache import folder_digest
 from scoring.models.engines import Engine, EngineOptions, load, load_built, score
 from scoring.models.missing import differs, probe
 from scoring.models.quality import label_change
+from scoring.models.scorable import scorable
 from scoring.models.search_request import Request, read_sample
 from scoring.models.search_result import Candidate, SearchResult, Timing
 from scoring.models.signature import ModelFiles, read_model
@@ -80,7 +90,13 @@ class Search:
         )
         self._native, self.why_not_native = _native(self._files, self._options)
         self.sample = read_sample(Path(request.rows))
-        self._expected = score(self._native, self.sample.gate)
+        try:
+            self._expected = score(self._native, self.sample.gate)
+        except (ScoringError, MemoryError):
+            raise
+        except Exception:  # of some row: it is quarantined in a run, and left out here
+            self.sample = read_sample(Path(request.rows), partial(scorable, self._native))
+            self._expected = score(self._native, self.sample.gate)
         self._probes = probe(self._native, self.sample.gate)
         self._engines: dict[Candidate, Engine] = {}
 
@@ -112,14 +128,19 @@ class Search:
         if isinstance(made, Missing):
             return Candidate(variant=made.variant, recipe=made.recipe, why_not=made.why_not)
         if isinstance(made, Registered):
-            same = gate.compare(self._expected, self._expected)
+            same = self._compare(self._expected)
             return Candidate(variant=made.variant, recipe=AS_REGISTERED, comparison=same)
-        candidate = _described(replace(made, refused=self._probes.refused))
+        built = replace(made, refused=self._probes.refused, bounded=self._probes.bounded)
+        candidate = _described(built)
         try:
-            return self._compared(candidate, replace(made, refused=self._probes.refused))
+            return self._compared(candidate, built)
         except Exception as error:  # a graph that a tool wrote and the runtime refuses, perhaps
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             return replace(candidate, why_not=f"it does not run: {first[:300]}")
+
+    def _compare(self, scores: Mapping[str, pa.Array]) -> gate.Comparison:
+        embedding = self._files.flavor in TEXT_FLAVORS
+        return gate.compare(self._expected, scores, embedding=embedding)
 
     def _compared(self, candidate: Candidate, built: Built) -> Candidate:
         engine = load_built(self._files, built, self._options)
@@ -130,7 +151,7 @@ class Search:
         scores = score(engine, self.sample.gate)
         labels = self.sample.labels
         comparison = replace(
-            gate.compare(self._expected, scores),
+            self._compare(scores),
             batch_error=batch_error(engine, self.sample.gate),
             labels=None if labels is None else label_change(self._expected, scores, labels),
         )
@@ -188,6 +209,7 @@ def _described(built: Built) -> Candidate:
         folder=built.folder.name,
         digest=folder_digest(built.folder),
         refused=built.refused,
+        bounded=built.bounded,
     )
 
 

@@ -6,17 +6,19 @@ Written by the worker that starts the search, read by the program that is the se
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 Device = Literal["auto", "cpu", "cuda"]
 CALIBRATION_EVERY = 5
 """Every fifth row of the sample calibrates; the others are the gate's."""
-LABEL = "_label"
+LABEL = "label of nightscore"
 """Column of the sample that holds the known truth, if it is known."""
 
 
@@ -61,19 +63,35 @@ class Sample:
     """Of the gate's rows."""
 
 
-def read_sample(path: Path) -> Sample:
-    """Rows of an Arrow file, those for calibration held apart from the gate's."""
+def read_sample(path: Path, scorable: Callable[[pa.Table], Sequence[int]] | None = None) -> Sample:
+    """Rows of an Arrow file, those for calibration apart from the gate's.
+
+    ``scorable`` says which rows to take; without it, all.
+    """
     with pa.ipc.open_file(path) as file:
         rows = file.read_all().combine_chunks()
+    features = [name for name in rows.schema.names if name != LABEL]
+    rows = rows.filter(pa.array(_within_float32(rows.select(features)))).combine_chunks()
+    if scorable is not None:
+        kept = pa.array(scorable(rows.select(features)), pa.int64())
+        rows = rows.take(kept).combine_chunks()
     apart = np.arange(len(rows)) % CALIBRATION_EVERY == 0
     calibration, held = rows.filter(pa.array(apart)), rows.filter(pa.array(~apart))
-    labels = held[LABEL].combine_chunks() if LABEL in rows.schema.names else None
-    features = [name for name in rows.schema.names if name != LABEL]
     return Sample(
         gate=_batch(held.select(features)),
         calibration=_batch(calibration.select(features)),
-        labels=labels,
+        labels=_batch(held.select([LABEL])).column(0) if LABEL in rows.schema.names else None,
     )
+
+
+def _within_float32(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Rows whose numbers float32 can hold; of others no variant could score the same."""
+    kept = np.ones(rows.num_rows, bool)
+    for column in rows.columns:
+        if pa.types.is_float64(column.type):
+            values = np.abs(column.to_numpy())
+            kept &= ~(values > np.finfo(np.float32).max)
+    return kept
 
 
 def _batch(table: pa.Table) -> pa.RecordBatch:

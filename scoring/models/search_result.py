@@ -40,6 +40,8 @@ class Candidate:
     """SHA-256 over the folder's files."""
     refused: tuple[str, ...] = ()
     """Columns in which native refuses a missing value, and the variant must too."""
+    bounded: tuple[str, ...] = ()
+    """The same of infinite values."""
     comparison: Comparison | None = None
     """None for native, and for what was not built."""
     timings: tuple[Timing, ...] = ()
@@ -108,7 +110,7 @@ class SearchResult:
         return found
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> SearchResult:
@@ -120,7 +122,7 @@ class SearchResult:
 
 def _candidate(values: Mapping[str, Any]) -> Candidate:
     found = dict(values)
-    found["refused"] = tuple(values["refused"])
+    found |= {key: tuple(values[key]) for key in ("refused", "bounded")}
     found["timings"] = tuple(Timing(**timing) for timing in values["timings"])
     if (compared := values["comparison"]) is not None:
         labels = compared["labels"]

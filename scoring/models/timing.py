@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from scoring.models.batch import ran_out_of_memory
-from scoring.models.engines import Engine
+from scoring.models.engines import Engine, score
 from scoring.models.search_result import Timing
 
 ROUNDS = 3
 PASS_SECONDS = 0.25
 """How long one pass over an engine's rows should take."""
 ROWS_LEAST, ROWS_MOST = 64, 65_536
+GROWTH = 4
 STEPS = (1 / 16, 1 / 4, 1, 4, 16, 64)
 """Batch sizes to try, as multiples of what an engine begins with."""
 HOPELESS = 0.7
@@ -51,6 +52,8 @@ class _Lane:
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
+            self.seconds.pop(size)
+            return
         if self._engine.batch_rows < size:
             self.seconds.pop(size)
             return
@@ -87,20 +90,29 @@ def timed(engines: Mapping[str, Engine], sample: pa.RecordBatch) -> dict[str, tu
 
 
 def sizes_for(usual: int, rows: int) -> Sequence[int]:
-    """Batch sizes around the usual one, none larger than the rows there are to time."""
-    fitting = {int(usual * step) for step in STEPS if 1 <= usual * step <= rows}
-    return sorted(fitting or {rows})
+    """Batch sizes around the usual one, the usual always among them.
+
+    None else is larger than the rows there are to time; where they are fewer than the usual size,
+    one call takes them all.
+    """
+    return sorted({usual, *(int(usual * step) for step in STEPS if 1 <= usual * step <= rows)})
 
 
 def _rows_for(engine: Engine, sample: pa.RecordBatch) -> int:
-    """Rows that one pass takes about `PASS_SECONDS` for."""
-    few = sample.slice(0, min(ROWS_LEAST, sample.num_rows))
-    prepared = engine.prepare(few)
-    engine.predict(prepared)  # the first call may compile, or allocate
-    began = time.perf_counter()
-    engine.predict(prepared)
-    rate = few.num_rows / max(time.perf_counter() - began, 1e-6)
-    return int(np.clip(rate * PASS_SECONDS, ROWS_LEAST, ROWS_MOST))
+    """Rows that one pass takes about `PASS_SECONDS` for.
+
+    Found by calls of more and more rows, because a few say only what a call costs by itself.
+    """
+    rows = min(ROWS_LEAST, max(engine.batch_rows, 1))
+    score(engine, _repeated(sample, rows))  # the first call may compile, or allocate
+    while True:
+        prepared = engine.prepare(_repeated(sample, rows))
+        began = time.perf_counter()
+        engine.predict(prepared)
+        seconds = max(time.perf_counter() - began, 1e-6)
+        if seconds > PASS_SECONDS / GROWTH or rows * GROWTH > ROWS_MOST:
+            return int(np.clip(rows / seconds * PASS_SECONDS, rows, ROWS_MOST))
+        rows *= GROWTH
 
 
 def _repeated(sample: pa.RecordBatch, rows: int) -> pa.RecordBatch:

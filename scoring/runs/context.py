@@ -49,24 +49,26 @@ class Engines:
     """Models loaded in this process, the least recently used one dropped first."""
 
     def __init__(self) -> None:
-        self._loaded: OrderedDict[tuple[object, ...], Engine] = OrderedDict()
+        self._loaded: OrderedDict[tuple[object, ...], tuple[Engine, int]] = OrderedDict()
 
     def get(self, run: RunRecord, job: Job, load: Callable[[], Engine]) -> Engine:
         """The engine for a run's pin, loaded now if it is not here."""
         key = (
             run.model_digest,
             run.variant,
-            run.search,
+            run.precision,  # names the variant's files and their digest
             job.execution.device,
             job.execution.tensorrt,
             job.input.columns,
         )
-        engine = self._loaded.pop(key, None) or load()
-        self._loaded[key] = engine
+        if key not in self._loaded:
+            loaded = load()
+            self._loaded[key] = (loaded, loaded.batch_rows)
+        self._loaded.move_to_end(key)
+        engine, usual_rows = self._loaded[key]
         if len(self._loaded) > ENGINES_KEPT:
             self._loaded.popitem(last=False)
-        if run.batch_rows:
-            engine.resize(run.batch_rows)
+        engine.resize(run.batch_rows or usual_rows)
         return engine
 
 

@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.data import source
 from scoring.data.validate import Expected, validate
 from scoring.drift.sample import sampled
+from scoring.errors import InputTypeMismatch
 from scoring.ledger import RunRecord
 from scoring.models import Field, ModelFiles, Version
 from scoring.models.search_request import LABEL
@@ -27,7 +29,7 @@ TABLE_ROWS, TEXT_ROWS = 5_120, 500
 FEWEST_ROWS = 200
 """A sample of fewer rows cannot show an agreement of 0.995."""
 PLACES = 16
-"""Places in a run's input that rows are taken from."""
+"""Spans of a run's input that rows are taken from, if there are as many."""
 BATCH_ROWS = 8_192
 
 
@@ -51,20 +53,41 @@ def from_reference(
 
 
 def from_run(context: Context, run: RunRecord, features: Sequence[Field], rows: int) -> pa.Table:
-    """At most ``rows`` rows from places spread over the run's input."""
+    """At most ``rows`` rows, evenly apart in `PLACES` or more of the spans of a run's input."""
     expected = [_expected(feature) for feature in features]
-    names = [column.name for column in expected]
     spans = [
-        span for chunk in context.ledger.chunks.of(run.id) for span in spans_from_json(chunk.spans)
+        span
+        for chunk in context.ledger.chunks.of(run.id)
+        for span in spans_from_json(chunk.spans)
+        if span.rows
     ]
-    places = spans[:: -(-len(spans) // PLACES)] if spans else []
-    files = context.ledger.runs.inputs_of(run.id, sorted({span.file for span in places}))
-    batches = []
-    for span in places:
-        batch = next(source.read(files[span.file], span, names, rows // len(places)), None)
-        if batch is not None:
-            batches.append(validate(batch, expected).features)
-    return pa.Table.from_batches(batches) if batches else pa.table({})
+    step = max(1, len(spans) // PLACES)
+    chosen = [*spans[::step], *(span for n, span in enumerate(spans) if n % step)]
+    batches: list[pa.RecordBatch] = []
+    wanted = -(-rows // min(PLACES, max(len(spans), 1)))
+    for span in chosen:
+        room = rows - sum(batch.num_rows for batch in batches)
+        if room <= 0:
+            break
+        file = context.ledger.runs.inputs_of(run.id, [span.file])[span.file]
+        batches.extend(_evenly(file, span, expected, min(wanted, room)))
+    if not batches:
+        return pa.table({})
+    schema = batches[0].schema
+    return pa.Table.from_batches([batch.cast(schema) for batch in batches])
+
+
+def _evenly(
+    file: source.Frozen, span: Span, expected: Sequence[Expected], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """About ``rows`` rows of a span, evenly apart: data may be sorted by anything."""
+    numbers = np.unique(np.linspace(0, span.rows - 1, min(rows, span.rows)).astype(np.int64))
+    first = 0
+    for batch in source.read(file, span, [column.name for column in expected], BATCH_ROWS):
+        here = numbers[(numbers >= first) & (numbers < first + batch.num_rows)] - first
+        if len(here):
+            yield validate(batch.take(pa.array(here)), expected).features
+        first += batch.num_rows
 
 
 def from_files(path: str, features: Sequence[Field], rows: int, label: str = "") -> pa.Table:
@@ -102,10 +125,22 @@ def _labelled(
             checked = validate(batch.select(names), expected)
             found = by_name(checked.features)
             if label:
-                truth = batch.column(label)
+                truth = _plain(batch.column(label), one.file.path, label)
                 kept = None if checked.kept is None else pa.array(checked.kept)
                 found[LABEL] = truth if kept is None else truth.take(kept)
             yield found
+
+
+def _plain(labels: pa.Array, path: str, name: str) -> pa.Array:
+    """Labels of one type, whatever integers, floats or dictionaries the files have."""
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.dictionary_decode()
+    kind = labels.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return labels.cast(pa.int8() if pa.types.is_boolean(kind) else kind).cast(pa.float64())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return labels.cast(pa.string())
+    raise InputTypeMismatch(path, name, str(kind), "a label: a number, a word, true or false")
 
 
 def _whole(one: source.Scanned) -> Span:

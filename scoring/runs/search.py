@@ -13,7 +13,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from scoring import devices, telemetry
+from scoring.errors import LeaseLost
 from scoring.ledger import SearchClaim
 from scoring.models import ModelFiles
 from scoring.models.build import AS_REGISTERED
@@ -61,6 +63,7 @@ class Subject:
         identity = [
             self.model_digest,
             self.columns,
+            self.device,
             self.device_name,
             self.threads,
             self.tensorrt,
@@ -71,12 +74,16 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A result and where it is kept."""
+    """A result and what is to be made of it."""
 
     key: str
     result: SearchResult
-    new: bool
-    """Whether this call searched."""
+    failure: str = ""
+    """Why a search that another may yet end well found nothing; empty: this is the result."""
+
+
+class _SearchLost(Exception):
+    """Another worker has taken the search over."""
 
 
 def runtimes() -> str:
@@ -116,7 +123,7 @@ def remembered(context: Context, about: Subject) -> Found | None:
     text = context.ledger.searches.result(about.key)
     if text is None:
         return None
-    return Found(key=about.key, result=SearchResult.from_json(text), new=False)
+    return Found(key=about.key, result=SearchResult.from_json(text))
 
 
 def find(
@@ -124,35 +131,41 @@ def find(
     about: Subject,
     rows: Callable[[], tuple[pa.Table, str]],
     check: Callable[[], None],
-) -> Found:
+    *,
+    settled: Callable[[], bool] = lambda: False,
+    again: bool = False,
+) -> Found | None:
     """What an earlier search found, or this one, or that of another worker now under way.
 
     ``rows`` gives the sample and says where it comes from; ``check`` raises when the caller should
-    stop.
+    stop; once ``settled`` there is nothing to find (``None``). ``again`` searches whatever is
+    remembered, which stands until there is a new result.
     """
-    found = remembered(context, about)
+    found = None if again else remembered(context, about)
     if found is not None:
         return found
     table, origin = rows()
     if table.num_rows < sample.FEWEST_ROWS:
         why = f"{table.num_rows} rows are too few to judge it by; {sample.FEWEST_ROWS} are needed"
-        nothing = _nothing(about, table.num_rows, origin, why)
-        return Found(key=about.key, result=nothing, new=False)
-    while found is None:
+        return Found(key=about.key, result=_nothing(about, table.num_rows, origin, why))
+    while found is None and not settled():
         claim = context.ledger.searches.claim(
-            about.key, about.model_digest, about.device_name, this_worker()
+            about.key, about.model_digest, about.device_name, this_worker(), again=again
         )
-        if claim is not None:
-            return _searched(context, about, claim, table, origin, check)
-        check()
-        time.sleep(LOOK_SECONDS)
+        if claim is None:
+            check()
+            time.sleep(LOOK_SECONDS)
+            again = False  # whoever searches now has newer rows than what is remembered
+        else:
+            with suppress(_SearchLost):
+                return _searched(context, about, claim, table, origin, check)
         found = remembered(context, about)
     return found
 
 
-def variant_folder(context: Context, key: str, candidate: Candidate) -> Path:
-    """Where the files of a variant are."""
-    return context.settings.artifacts / VARIANTS_FOLDER / key[:32] / candidate.folder
+def variant_folder(context: Context, key: str, folder: str) -> Path:
+    """Where the files of a variant are; ``folder`` as its candidate names it."""
+    return context.settings.artifacts / VARIANTS_FOLDER / key[:32] / folder
 
 
 def _searched(
@@ -169,18 +182,22 @@ def _searched(
 
             def go_on() -> None:
                 check()
-                lease.check()
+                try:
+                    lease.check()
+                except LeaseLost as error:
+                    raise _SearchLost from error
 
-            result, whole = _run(context, about, claim, table, origin, go_on)
+            result, failure = _run(context, about, claim, table, origin, go_on)
     except BaseException:
-        searches.give_up(claim)
+        searches.give_up(claim, failed=False)
         raise
-    if whole or claim.attempt >= FAILURES:
-        searches.record(claim, result.to_json())
-    else:
-        searches.give_up(claim)
-    log.info("search_ended", key=about.key, seconds=result.seconds, whole=whole)
-    return Found(key=about.key, result=result, new=whole)
+    log.info("search_ended", key=about.key, seconds=result.seconds, failure=failure)
+    known = searches.result(about.key) is not None
+    if failure and (known or claim.failures + 1 < FAILURES):
+        searches.give_up(claim, failed=True)
+        return Found(key=about.key, result=result, failure=failure)
+    searches.record(claim, result.to_json())
+    return Found(key=about.key, result=result)
 
 
 def _run(
@@ -190,8 +207,8 @@ def _run(
     table: pa.Table,
     origin: str,
     go_on: Callable[[], None],
-) -> tuple[SearchResult, bool]:
-    """Search in a process of its own; what was found, and whether it ended well."""
+) -> tuple[SearchResult, str]:
+    """Search in a process of its own; what was found, and what went wrong, if anything did."""
     shared = context.settings.artifacts / VARIANTS_FOLDER
     shared.mkdir(parents=True, exist_ok=True)
     building = f".building-{about.key[:32]}-"
@@ -219,21 +236,29 @@ def _run(
         why = run_search(Path(scratch), about.threads, context.settings.search_seconds, go_on)
         result = Path(scratch, RESULT)
         if why:
-            return _nothing(about, table.num_rows, origin, why), False
+            return _nothing(about, table.num_rows, origin, why), why
         found = SearchResult.from_json(result.read_text(encoding="utf-8"))
-        place = shared / about.key[:32]
-        if place.exists():  # of a search that was forgotten
-            os.replace(place, f"{place}.before-{claim.attempt}")
-            shutil.rmtree(f"{place}.before-{claim.attempt}", ignore_errors=True)
+        place = shared / about.key[:32] / str(claim.attempt)
+        place.parent.mkdir(exist_ok=True)
         os.replace(request.folder, place)
-    return found, True
+    return _placed(found, str(claim.attempt)), ""
+
+
+def _placed(found: SearchResult, attempt: str) -> SearchResult:
+    """The result with its folders below the attempt's: a later search leaves them alone."""
+    return replace(
+        found,
+        candidates=tuple(
+            replace(one, folder=f"{attempt}/{one.folder}") if one.folder else one
+            for one in found.candidates
+        ),
+    )
 
 
 def _nothing(about: Subject, rows: int, origin: str, why: str) -> SearchResult:
     """Native alone, and why there is nothing else."""
-    missing = tuple(
-        Candidate(variant=variant, recipe="", why_not=why) for variant in ("fp32", "fp16", "int8")
-    )
+    variants = ("fp32", "int8") if about.device == "cpu" else ("fp32", "fp16", "int8")
+    missing = tuple(Candidate(variant=variant, recipe="", why_not=why) for variant in variants)
     return SearchResult(
         model=about.files.model,
         model_digest=about.model_digest,

@@ -16,7 +16,13 @@ from typing import Any
 import pyarrow as pa
 
 from scoring import telemetry
-from scoring.errors import RegistryUnreachable, VariantDamaged
+from scoring.errors import (
+    ModelNotFound,
+    RegistryUnreachable,
+    SearchFailed,
+    VariantDamaged,
+    VariantUnavailable,
+)
 from scoring.job import Job
 from scoring.ledger import RunRecord
 from scoring.models import Engine, EngineOptions, ModelFiles, features, load, load_built, read_model
@@ -36,25 +42,23 @@ def pinned(context: Context, run: RunRecord, job: Job, check: Callable[[], None]
 
     Raises:
         VariantUnavailable, VariantRefused: the job names a variant that may not be used.
+        SearchFailed: it could not be found out now.
     """
     if run.variant is not None:
         return run
     files = _files(context, run)
-    about = search.subject(
-        context,
-        files,
-        str(run.model_digest),
-        columns=job.input.columns,
-        device=job.execution.device,
-        tensorrt=job.execution.tensorrt,
-    )
-    if job.precision.variant == "native":
-        found = search.remembered(context, about)  # not worth a search, but it knows the batch
-    elif job.precision.variant == "auto" and not has_variants(files):
-        found = None
+    wanted = job.precision.variant
+    if wanted not in ("auto", "native") and not has_variants(files):
+        why = f"no variant can be made of a model of the flavor {files.flavor}"
+        raise VariantUnavailable(files.model, wanted, ("native",), why)
+    if wanted == "auto" and not has_variants(files):
+        found: search.Found | None = None
     else:
-        rows = partial(_sample_rows, context, run, job, files)
-        found = search.find(context, about, rows, check)
+        found = _found(context, run, job, files, check)
+        if found is None and wanted != "native":  # another worker has pinned it meanwhile
+            return context.ledger.runs.get(run.id)
+    if found is not None and found.failure and wanted not in ("auto", "native"):
+        raise SearchFailed(files.model, wanted, found.failure)
     choice = choose(found.result, job.precision) if found else _native(job)
     candidate = None if found is None else found.result.of(choice.variant)
     mine = context.ledger.runs.pin_variant(
@@ -62,17 +66,17 @@ def pinned(context: Context, run: RunRecord, job: Job, check: Callable[[], None]
         variant=choice.variant,
         batch_rows=choice.batch_rows,
         search=found.key if found else None,
-        precision=json.dumps(document(choice, candidate)),
+        precision=json.dumps(document(choice, candidate), allow_nan=False),
     )
     if mine:
         log.info("variant_pinned", variant=choice.variant, batch=choice.batch_rows, why=choice.why)
-        if found is not None and found.new:
+        if found is not None and not found.failure and _is_news(context, run, found.key, choice):
             _tell_registry(context, run, job, found.result, choice)
     return context.ledger.runs.get(run.id)
 
 
 def document(choice: Choice, candidate: Candidate | None) -> dict[str, Any]:
-    """A choice with its numbers, for the ledger, the manifest and JSON."""
+    """A choice with its numbers and its files, for the ledger, the manifest and JSON."""
     compared = asdict(choice.comparison) if choice.comparison else None
     return {
         "variant": choice.variant,
@@ -82,12 +86,16 @@ def document(choice: Choice, candidate: Candidate | None) -> dict[str, Any]:
         "native_rows_per_second": choice.native_rows_per_second,
         "why": choice.why,
         "gate": compared,
+        "engine": candidate.engine if candidate else "",
+        "folder": candidate.folder if candidate else "",
         "digest": candidate.digest if candidate else "",
+        "refused": list(candidate.refused) if candidate else [],
+        "bounded": list(candidate.bounded) if candidate else [],
     }
 
 
 def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
-    """The engine of a run whose variant is pinned.
+    """The engine of a run whose variant is pinned, by the pin alone.
 
     Raises:
         VariantDamaged: the variant's files are not those that were judged.
@@ -101,20 +109,19 @@ def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
         tensorrt=job.execution.tensorrt,
         cache=context.settings.engine_cache,
     )
-    text = context.ledger.searches.result(run.search) if run.search else None
-    candidate = SearchResult.from_json(text).of(str(run.variant)) if text else None
-    if candidate is None or not candidate.folder:
+    pin = json.loads(str(run.precision))
+    if not pin["folder"]:
         return load(files, options)
-    folder = search.variant_folder(context, str(run.search), candidate)
-    judged = json.loads(str(run.precision))["digest"]
-    if not folder.is_dir() or folder_digest(folder) != judged:
-        raise VariantDamaged(files.model, candidate.variant, str(folder))
+    folder = search.variant_folder(context, str(run.search), pin["folder"])
+    if not folder.is_dir() or folder_digest(folder) != pin["digest"]:
+        raise VariantDamaged(files.model, str(run.variant), str(folder))
     built = Built(
-        variant=candidate.variant,
-        recipe=candidate.recipe,
-        engine=candidate.engine,
+        variant=str(run.variant),
+        recipe=pin["recipe"],
+        engine=pin["engine"],
         folder=folder,
-        refused=candidate.refused,
+        refused=tuple(pin["refused"]),
+        bounded=tuple(pin["bounded"]),
     )
     return load_built(files, built, options)
 
@@ -146,6 +153,39 @@ def _native(job: Job) -> Choice:
     )
 
 
+def _found(
+    context: Context, run: RunRecord, job: Job, files: ModelFiles, check: Callable[[], None]
+) -> search.Found | None:
+    """What there is to choose from; ``None`` if that is settled, or native needs no search."""
+    about = search.subject(
+        context,
+        files,
+        str(run.model_digest),
+        columns=job.input.columns,
+        device=job.execution.device,
+        tensorrt=job.execution.tensorrt,
+    )
+    known = search.remembered(context, about)
+    if job.precision.variant == "native":
+        return known  # not worth a search, but it knows the best batch
+    return search.find(
+        context,
+        about,
+        partial(_sample_rows, context, run, job, files),
+        check,
+        settled=lambda: context.ledger.runs.get(run.id).variant is not None,
+        again=known is not None and not _is_kept(context, known, job),
+    )
+
+
+def _is_kept(context: Context, known: search.Found, job: Job) -> bool:
+    """Whether the files of what would be chosen are still where they were built."""
+    candidate = known.result.of(choose(known.result, job.precision).variant)
+    if candidate is None or not candidate.folder:
+        return True
+    return search.variant_folder(context, known.key, candidate.folder).is_dir()
+
+
 def _sample_rows(
     context: Context, run: RunRecord, job: Job, files: ModelFiles
 ) -> tuple[pa.Table, str]:
@@ -161,8 +201,8 @@ def _sample_rows(
 def _reference_rows(context: Context, run: RunRecord, needed: Any, most: int) -> pa.Table | None:
     try:
         return sample.from_reference(context, pinned_version(run), needed, most)
-    except RegistryUnreachable as error:  # the run's own rows will do
-        log.warning("reference_sample_unreachable", error=str(error))
+    except (RegistryUnreachable, ModelNotFound, pa.ArrowException, OSError) as error:
+        log.warning("reference_sample_unreadable", error=str(error))  # the run's own rows will do
         return None
 
 
@@ -171,11 +211,17 @@ def _files(context: Context, run: RunRecord) -> ModelFiles:
     return read_model(Path(context.cache.get(version, str(run.model_digest))), version.uri)
 
 
+def _is_news(context: Context, run: RunRecord, key: str, choice: Choice) -> bool:
+    """Whether the job's run before this one used something else."""
+    before = [one for one in context.ledger.runs.latest(job=run.job, limit=2) if one.id != run.id]
+    return not before or (before[0].search, before[0].variant) != (key, choice.variant)
+
+
 def _tell_registry(
     context: Context, run: RunRecord, job: Job, found: SearchResult, choice: Choice
 ) -> None:
     """Show the choice on the model's page; the run does not depend on it."""
     try:
         context.registry.log_variants(pinned_version(run), job.name, found, choice)
-    except RegistryUnreachable as error:
+    except (RegistryUnreachable, ModelNotFound) as error:
         log.warning("variants_not_logged", error=str(error))

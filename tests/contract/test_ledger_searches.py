@@ -42,7 +42,6 @@ def test_what_was_found_is_remembered_and_not_searched_for_again(ledger: Ledger)
     ledger.searches.record(held(ledger), '{"found": 1}')
 
     assert ledger.searches.result(KEY) == '{"found": 1}'
-    assert ledger.searches.of_model(DIGEST) == ['{"found": 1}']
     assert claim(ledger, "late") is None
 
 
@@ -74,17 +73,20 @@ def test_a_renewed_search_stays_with_its_searcher(ledger: Ledger) -> None:
 
 
 def test_a_search_that_was_given_up_is_free_at_once(ledger: Ledger) -> None:
-    ledger.searches.give_up(held(ledger))
+    ledger.searches.give_up(held(ledger), failed=False)
 
     assert held(ledger, "next").attempt == 2
 
 
-def test_a_forgotten_result_is_searched_for_again(ledger: Ledger) -> None:
+def test_a_search_that_is_repeated_leaves_the_result_until_it_has_another(ledger: Ledger) -> None:
     ledger.searches.record(held(ledger), "old")
-    ledger.searches.forget(KEY)
+    again = ledger.searches.claim(KEY, DIGEST, DEVICE, "again", again=True)
+    assert again is not None
 
-    assert ledger.searches.result(KEY) is None
-    assert held(ledger).attempt == 2
+    assert ledger.searches.result(KEY) == "old"
+    assert ledger.searches.claim(KEY, DIGEST, DEVICE, "other", again=True) is None
+    ledger.searches.record(again, "new")
+    assert ledger.searches.result(KEY) == "new"
 
 
 def test_a_correction_counts_only_against_what_it_corrects(ledger: Ledger) -> None:
@@ -134,3 +136,23 @@ def test_a_batch_only_shrinks(ledger: Ledger) -> None:
         ledger.runs.shrink_batch(run_id, rows)
 
     assert ledger.runs.get(run_id).batch_rows == 64
+
+
+def test_failures_are_counted_until_something_is_found(ledger: Ledger) -> None:
+    for earlier in range(2):
+        mine = held(ledger)
+        assert mine.failures == earlier
+        ledger.searches.give_up(mine, failed=True)
+    ledger.searches.record(held(ledger), "found")
+    again = ledger.searches.claim(KEY, DIGEST, DEVICE, "again", again=True)
+
+    assert again is not None
+    assert again.failures == 0
+
+
+def test_an_ended_run_is_not_pinned(ledger: Ledger) -> None:
+    run_id = start_run(ledger, variant=None)
+    ledger.runs.cancel(run_id)
+
+    assert not pin(ledger, run_id, "int8")
+    assert ledger.runs.get(run_id).variant is None

@@ -18,16 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 from sqlalchemy import select
 
 from scoring import Job, Run, Settings, reference, submit, variants
 from scoring.api import open_context
-from scoring.errors import RunFailed, SampleMissing, VariantDamaged
+from scoring.errors import NoInputFiles, RunFailed, SampleMissing, VariantDamaged
 from scoring.job import Precision
 from scoring.ledger import Ledger
 from scoring.ledger.tables import searches
+from scoring.models import Field
 from scoring.models.search_result import SearchResult
+from scoring.runs import sample
 from scoring.runs.variant import load_pinned
 from scoring.stack import Stack
 from tests.conftest import make_settings
@@ -339,7 +341,7 @@ def test_a_variant_that_was_tampered_with_is_not_loaded(
     job = Job.from_json(record.job_json)
     assert load_pinned(context, record, job).device == "cpu"
 
-    (graph,) = (stack.artifacts / "_variants" / str(record.search)[:32]).glob("int8*/model.onnx")
+    (graph,) = (stack.artifacts / "_variants" / str(record.search)[:32]).glob("1/int8*/model.onnx")
     graph.write_bytes(graph.read_bytes() + b"\0")
 
     with pytest.raises(VariantDamaged, match="is not the one that passed the gate"):
@@ -390,3 +392,84 @@ def test_the_reference_keeps_rows_and_labels_that_variants_are_judged_by(
     assert int8["labels"]["native"] == 1.0
     assert 0.9 < int8["labels"]["variant"] <= 1.0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_another_search_leaves_what_a_run_is_pinned_to_alone(
+    score: Score, stack: Settings, tmp_path: Path, tracking_uri: str
+) -> None:
+    model = registered_network(tracking_uri, seed=12)
+    run = score(model, **WIDE)
+    context = open_context(stack)
+    record = context.ledger.runs.get(run.id)
+
+    found = variants.of_model(context, model, path=str(tmp_path / "in"), device="cpu")
+    engine = load_pinned(context, record, Job.from_json(record.job_json))
+
+    assert found.sample == "given"
+    assert attempts(stack, str(record.model_digest)) == [2]
+    assert json.loads(str(record.precision))["folder"].startswith("1/")
+    assert engine.name.startswith("onnxruntime")
+
+
+def test_an_impossible_search_leaves_what_is_remembered(
+    score: Score, stack: Settings, tracking_uri: str
+) -> None:
+    model = registered_network(tracking_uri, seed=13)
+    score(model)
+    context = open_context(stack)
+
+    with pytest.raises(NoInputFiles):
+        variants.of_model(context, model, path="nowhere.parquet", device="cpu", again=True)
+
+    assert variants.of_model(context, model, device="cpu").sample == "input"
+
+
+def test_rows_to_judge_by_come_from_the_whole_input(
+    score: Score, stack: Settings, tmp_path: Path, rows: pa.Table, tracking_uri: str
+) -> None:
+    """A file is often sorted: its first rows would say nothing of the others."""
+    run = score(registered_network(tracking_uri, seed=14), variant="native")
+    one_group = tmp_path / "sorted.parquet"
+    pq.write_table(rows.sort_by("f0"), one_group)
+    job = Job(
+        name="sorted",
+        model=run.to_dict()["model"],
+        input={"path": str(one_group)},
+        output={"path": str(tmp_path / "sorted")},
+        precision={"variant": "native"},
+    )
+    whole = submit(job, settings=stack).wait(timeout=WAIT)
+    context = open_context(stack)
+    features = [Field(name="f0", type=pa.float32(), shape=None, required=True)]
+
+    for submitted in (run, whole):
+        record = context.ledger.runs.get(submitted.id)
+        drawn = np.sort(sample.from_run(context, record, features, 300)["f0"].to_numpy())
+        every = np.sort(rows["f0"].to_numpy())
+        assert 290 <= len(drawn) <= 300
+        assert abs(np.median(drawn) - np.median(every)) < 0.25
+        assert drawn[-1] > np.quantile(every, 0.98)
+        assert drawn[0] < np.quantile(every, 0.02)
+
+
+class InPlace(mlflow.pyfunc.PythonModel):
+    """Works in the array it is given, and then has too little memory for more than 100 rows."""
+
+    def predict(self, context: Any, model_input: Any) -> Any:
+        values = model_input["f0"]
+        values *= 2
+        if len(values) > 100:
+            raise MemoryError("it asked for a petabyte")
+        return values.reshape(-1)
+
+
+def test_a_model_that_works_in_place_is_given_its_rows_anew_after_memory_ran_out(
+    score: Score, tracking_uri: str, rows: pa.Table
+) -> None:
+    tensor = Schema([TensorSpec(np.dtype(np.float32), (-1, 1), "f0")])
+    signature = ModelSignature(
+        inputs=tensor, outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,))])
+    )
+    model = register(tracking_uri, mlflow.pyfunc.log_model, InPlace(), signature=signature)
+
+    np.testing.assert_array_equal(scores_of(score(model)), rows["f0"].to_numpy() * 2)

@@ -99,11 +99,44 @@ def test_nan_and_infinite_outputs_never_pass(spoilt: float) -> None:
     worse[7] = spoilt
     boundless = Precision(max_batch_error=1e9, max_mean_error=1e9, min_agreement=0.0)
 
-    for native, variant in ((scores, worse), (worse, scores), (worse, worse)):
+    for native, variant in ((scores, worse), (worse, scores)):
         found = gate.compare(one(native), one(variant))
         assert gate.refusals(found, boundless) == (
-            "NaN or infinite values among its outputs or native's",
+            "other outputs than native's are NaN or infinite, or more than 1 % of native's",
         )
+
+
+def test_a_row_that_native_itself_cannot_score_counts_for_nothing() -> None:
+    scores = RNG.random(400)
+    scores[7] = np.nan
+
+    found = gate.compare(one(scores), one(np.where(np.isnan(scores), np.inf, scores)))
+
+    assert (found.mean_error, found.agreement) == (0.0, 1.0)
+    scores[:10] = np.nan
+    assert gate.refusals(gate.compare(one(scores), one(scores)), LIMITS) != ()
+
+
+def test_a_variant_that_becomes_nan_in_other_batches_is_refused() -> None:
+    assert gate.moved(one([0.1, 0.2]), one([0.1, np.nan])) > 1e6
+
+
+def test_small_vectors_do_not_pass_because_they_are_small() -> None:
+    """Three quantiles with a deviation of 0.002, and a variant that always returns their means."""
+    native = RNG.normal(scale=0.002, size=(2_000, 3)) + np.array([0.1, 0.2, 0.3])
+    means = np.tile(native.mean(axis=0), (2_000, 1))
+
+    assert gate.kind_of(vectors(native)["score"]) == "vector"
+    assert len(gate.refusals(gate.compare(vectors(native), vectors(means)), LIMITS)) == 2
+
+
+@pytest.mark.parametrize("value", [3.3, 0.1])
+def test_a_constant_rounded_to_float32_is_the_same(value: float) -> None:
+    rounded = float(np.float32(value))
+
+    found = gate.compare(one([value] * 500), one([rounded] * 500))
+
+    assert gate.refusals(found, LIMITS) == ()
 
 
 def test_a_row_that_moves_with_its_batch_is_refused() -> None:

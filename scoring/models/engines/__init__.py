@@ -111,11 +111,11 @@ def load_built(files: ModelFiles, built: Built, options: EngineOptions) -> Engin
     """
     needed = features(files.signature, options.columns, files.model)
     engine = _by_length(_variant(files, built, needed, options), files)
-    if not built.refused:
+    if not (built.refused or built.bounded):
         return engine
     from scoring.models.engines.strict import StrictEngine
 
-    return StrictEngine(engine, built.refused)
+    return StrictEngine(engine, built.refused, built.bounded)
 
 
 def _registered(files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> Engine:

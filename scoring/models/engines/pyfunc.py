@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,11 +28,10 @@ class Given:
     rows: int
 
     def cut(self, start: int, stop: int) -> Any:
-        if start == 0 and stop == self.rows:
-            return self.inputs
+        """Some rows, of the model's own: it may well work in place, and be called again."""
         if isinstance(self.inputs, dict):
-            return {name: values[start:stop] for name, values in self.inputs.items()}
-        return self.inputs[start:stop]
+            return {name: values[start:stop].copy() for name, values in self.inputs.items()}
+        return self.inputs[start:stop].copy()
 
 
 class PyfuncEngine:
@@ -153,13 +151,10 @@ class PyfuncEngine:
 
 
 def _shaped(values: Any, shape: tuple[int, ...] | None) -> Any:
-    """A row's values in the shape that the signature gives a row, in an array of the model's own.
-
-    Arrow's buffers are read-only, and a model may well work in place.
-    """
+    """A row's values in the shape that the signature gives a row."""
     if shape is not None and len(shape) != values.ndim:
-        values = values.reshape(len(values), *shape[1:])
-    return np.require(values, requirements="W")
+        return values.reshape(len(values), *shape[1:])
+    return values
 
 
 def frame(slab: pa.RecordBatch) -> Any:

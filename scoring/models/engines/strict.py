@@ -1,6 +1,7 @@
-"""A variant that refuses the missing values which its model refuses.
+"""A variant that refuses the missing and infinite values which its model refuses.
 
-The row goes to quarantine with the reason, as it would if the model itself were scoring.
+The row goes to quarantine with the reason, as it would if the model itself were scoring. A number
+that float32 cannot hold counts as infinite.
 """
 
 from __future__ import annotations
@@ -8,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoring.models.engines import Engine
+from scoring.models.inputs import array
 from scoring.models.signature import Field
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class StrictEngine:
-    """Another engine, never given a missing value in some columns."""
+    """Another engine, never given NaN or null in some columns, nor infinity in others."""
 
-    def __init__(self, inner: Engine, refused: Sequence[str]) -> None:
+    def __init__(self, inner: Engine, refused: Sequence[str], bounded: Sequence[str]) -> None:
         self._inner = inner
         self._refused = tuple(refused)
+        self._bounded = tuple(bounded)
 
     @property
     def name(self) -> str:
@@ -53,6 +59,12 @@ class StrictEngine:
             column = rows.column(name)
             if column.null_count or pc.any(pc.is_nan(column)).as_py():
                 raise ValueError(f"{name} is missing, and the model as registered refuses that")
+        for name in self._bounded:
+            largest = np.fmax.reduce(np.abs(array(rows.column(name))), initial=0.0)
+            if largest > LARGEST:
+                raise ValueError(
+                    f"{name} is {largest:g}, and the model as registered refuses infinite values"
+                )
         return self._inner.prepare(rows)
 
     def predict(self, prepared: Any) -> dict[str, pa.Array]:

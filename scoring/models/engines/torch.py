@@ -92,7 +92,9 @@ class TorchEngine:
 
     def predict(self, prepared: torch.Tensor) -> dict[str, pa.Array]:
         rows = len(prepared)
-        pieces = self._batches.calls(rows, lambda start, stop: self._call(prepared[start:stop]))
+        pieces = self._batches.calls(
+            rows, lambda start, stop: self._call(prepared[start:stop].clone()).cpu()
+        )
         columns = self._columns(torch.cat(pieces).cpu().numpy())
         return outputs.checked(columns, rows, self._model)
 
