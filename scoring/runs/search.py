@@ -141,26 +141,26 @@ def find(
     stop; once ``settled`` there is nothing to find (``None``). ``again`` searches whatever is
     remembered, which stands until there is a new result.
     """
-    found = None if again else remembered(context, about)
-    if found is not None:
-        return found
+    before = remembered(context, about)
+    if before is not None and not again:
+        return before
     table, origin = rows()
     if table.num_rows < sample.FEWEST_ROWS:
         why = f"{table.num_rows} rows are too few to judge it by; {sample.FEWEST_ROWS} are needed"
         return Found(key=about.key, result=_nothing(about, table.num_rows, origin, why))
-    while found is None and not settled():
+    while not settled():
+        found = remembered(context, about)
+        if found is not None and found != before:  # another worker's
+            return found
         claim = context.ledger.searches.claim(
             about.key, about.model_digest, about.device_name, this_worker(), again=again
         )
-        if claim is None:
-            check()
-            time.sleep(LOOK_SECONDS)
-            again = False  # whoever searches now has newer rows than what is remembered
-        else:
+        if claim is not None:
             with suppress(_SearchLost):
                 return _searched(context, about, claim, table, origin, check)
-        found = remembered(context, about)
-    return found
+        check()
+        time.sleep(LOOK_SECONDS)
+    return None
 
 
 def variant_folder(context: Context, key: str, folder: str) -> Path:
@@ -196,7 +196,10 @@ def _searched(
     if failure and (known or claim.failures + 1 < FAILURES):
         searches.give_up(claim, failed=True)
         return Found(key=about.key, result=result, failure=failure)
-    searches.record(claim, result.to_json())
+    try:
+        searches.record(claim, result.to_json())
+    except LeaseLost as error:
+        raise _SearchLost from error
     return Found(key=about.key, result=result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -473,3 +474,19 @@ def test_a_model_that_works_in_place_is_given_its_rows_anew_after_memory_ran_out
     model = register(tracking_uri, mlflow.pyfunc.log_model, InPlace(), signature=signature)
 
     np.testing.assert_array_equal(scores_of(score(model)), rows["f0"].to_numpy() * 2)
+
+
+def test_variants_that_were_cleared_away_are_built_again(
+    score: Score, stack: Settings, tracking_uri: str
+) -> None:
+    model = registered_network(tracking_uri, seed=15)
+    first = score(model, **WIDE)
+    digest = first.to_dict()["model_digest"]
+    record = open_context(stack).ledger.runs.get(first.id)
+    shutil.rmtree(stack.artifacts / "_variants" / str(record.search)[:32])
+
+    again = score(model, **WIDE)
+
+    assert attempts(stack, digest) == [2]
+    assert again.to_dict()["precision"]["folder"].startswith("2/")
+    np.testing.assert_allclose(scores_of(again), scores_of(first), atol=0.05)
