@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from scoring import api, reference, variants
@@ -113,6 +114,9 @@ def list_variants(
         show.document(shown)
         return
     show.table(_variants_table(shown))
+    for one in shown["variants"]:
+        if not one["admitted"]:
+            show.say(f"[bold]{one['variant']}[/]: {escape('; '.join(one['reasons']))}.")
     chosen = shown["chosen"] or "nothing"
     show.say(
         f"{shown['model']} on {shown['device']}: {chosen}, {shown['why']}. Judged on "
@@ -134,9 +138,6 @@ def _variants_table(shown: Mapping[str, Any]) -> Table:
         "verdict",
     )
     for one in shown["variants"]:
-        admitted = (
-            "[green]admitted[/]" if one["admitted"] else f"[red]{'; '.join(one['reasons'])}[/]"
-        )
         rows.add_row(
             f"[bold]{one['variant']} *[/]" if one["chosen"] else one["variant"],
             one["recipe"],
@@ -147,9 +148,15 @@ def _variants_table(shown: Mapping[str, Any]) -> Table:
             show.figure(one["batch_error"]),
             show.count(one["rows_per_second"]),
             show.count(one["batch_rows"]),
-            "[green]chosen[/]" if one["chosen"] else admitted,
+            _verdict(one),
         )
     return rows
+
+
+def _verdict(one: Mapping[str, Any]) -> str:
+    if one["chosen"]:
+        return "[green]chosen[/]"
+    return "[green]admitted[/]" if one["admitted"] else "[red]no[/], see below"
 
 
 def _uri(model: str) -> str:
