@@ -65,23 +65,25 @@ def test_every_setting_in_the_readme_is_read() -> None:
 @pytest.mark.timeout(300)
 def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> None:
     tour = Tour(tmp_path)
-    for block in BLOCKS:
-        if block.name in ("demo", "fleet"):
-            continue  # the demo has a test of its own, and so have the fleet's commands
-        tour.follow(block)
-    runs = tour.runs()
-    tour.wait_for(lambda: len(tour.runs()) >= 4 and all(r["finished_at"] for r in tour.runs()))
-    runs = {run["slot"]: run for run in tour.runs()}
-    assert set(runs) == {"2026-11-23", "2026-11-24", "2026-11-25", "2026-11-26"}
-    assert {run["state"] for run in runs.values()} == {"published"}
-    assert runs["2026-11-23"]["drift_severity"] is None
-    assert runs["2026-11-24"]["drift_severity"] == "none"
-    assert sorted(os.listdir(tour.folder / "scores" / "date=2026-11-25")) == [
-        "_SUCCESS",
-        "_manifest.json",
-        "part-00000.parquet",
-    ]
-    tour.stop()
+    try:
+        for block in BLOCKS:
+            if block.name in ("demo", "fleet"):
+                continue  # the demo has a test of its own, and so have the fleet's commands
+            tour.follow(block)
+        runs = tour.runs()
+        tour.wait_for(lambda: len(tour.runs()) >= 4 and all(r["finished_at"] for r in tour.runs()))
+        runs = {run["slot"]: run for run in tour.runs()}
+        assert set(runs) == {"2026-11-23", "2026-11-24", "2026-11-25", "2026-11-26"}
+        assert {run["state"] for run in runs.values()} == {"published"}
+        assert runs["2026-11-23"]["drift_severity"] is None
+        assert runs["2026-11-24"]["drift_severity"] == "none"
+        assert sorted(os.listdir(tour.folder / "scores" / "date=2026-11-25")) == [
+            "_SUCCESS",
+            "_manifest.json",
+            "part-00000.parquet",
+        ]
+    finally:  # also of a test that fails
+        tour.stop()
 
 
 @pytest.mark.slow
