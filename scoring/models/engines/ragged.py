@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from scoring.errors import ModelUnsupported
 from scoring.models.engines import Engine
+from scoring.models.engines.wrapped import WrappedEngine
 from scoring.models.signature import Field
 
 Indices = npt.NDArray[np.int64]
@@ -32,38 +33,12 @@ class Sorted:
     """For each row its place among the groups' rows; ``None``: there is one group."""
 
 
-class RaggedEngine:
+class RaggedEngine(WrappedEngine):
     """Another engine, given rows of one length at a time."""
 
     def __init__(self, inner: Engine, model: str) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._model = model
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def device(self) -> str:
-        return self._inner.device
-
-    @property
-    def features(self) -> Sequence[Field]:
-        return self._inner.features
-
-    @property
-    def slab_rows(self) -> int:
-        return self._inner.slab_rows
-
-    @property
-    def batch_rows(self) -> int:
-        return self._inner.batch_rows
-
-    def resize(self, batch_rows: int) -> None:
-        self._inner.resize(batch_rows)
-
-    def accepts_null(self, feature: Field) -> bool:
-        return self._inner.accepts_null(feature)
 
     def prepare(self, rows: pa.RecordBatch) -> Sorted:
         places = by_length(rows)
@@ -80,9 +55,6 @@ class RaggedEngine:
             name: self._joined(name, [one[name] for one in found]).take(prepared.back)
             for name in found[0]
         }
-
-    def empty(self) -> dict[str, pa.Array]:
-        return self._inner.empty()
 
     def _joined(self, name: str, pieces: Sequence[pa.Array]) -> pa.Array:
         kinds = {str(piece.type) for piece in pieces}

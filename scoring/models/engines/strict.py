@@ -14,45 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoring.models.engines import Engine
+from scoring.models.engines.wrapped import WrappedEngine
 from scoring.models.inputs import array
-from scoring.models.signature import Field
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
-class StrictEngine:
+class StrictEngine(WrappedEngine):
     """Another engine, never given NaN or null in some columns, nor infinity in others."""
 
     def __init__(self, inner: Engine, refused: Sequence[str], bounded: Sequence[str]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._refused = tuple(refused)
         self._bounded = tuple(bounded)
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def device(self) -> str:
-        return self._inner.device
-
-    @property
-    def features(self) -> Sequence[Field]:
-        return self._inner.features
-
-    @property
-    def slab_rows(self) -> int:
-        return self._inner.slab_rows
-
-    @property
-    def batch_rows(self) -> int:
-        return self._inner.batch_rows
-
-    def resize(self, batch_rows: int) -> None:
-        self._inner.resize(batch_rows)
-
-    def accepts_null(self, feature: Field) -> bool:
-        return self._inner.accepts_null(feature)
 
     def prepare(self, rows: pa.RecordBatch) -> Any:
         for name in self._refused:
@@ -66,9 +40,3 @@ class StrictEngine:
                     f"{name} is {largest:g}, and the model as registered refuses infinite values"
                 )
         return self._inner.prepare(rows)
-
-    def predict(self, prepared: Any) -> dict[str, pa.Array]:
-        return self._inner.predict(prepared)
-
-    def empty(self) -> dict[str, pa.Array]:
-        return self._inner.empty()
