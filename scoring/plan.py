@@ -65,6 +65,18 @@ class Span:
     """Number of the span's first row in its file, from 0."""
 
 
+def whole(file: InputFile) -> Span:
+    """All rows of a file, as if it were the manifest's only one."""
+    return Span(
+        file=0,
+        first_group=0,
+        groups=len(file.row_groups),
+        skip=0,
+        rows=file.rows,
+        first_row=0,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """The unit of task, lease, retry and commit."""

@@ -22,7 +22,7 @@ from scoring.drift.profile import Profile, reference_from
 from scoring.errors import ReferenceMissing, RunNotInState
 from scoring.models import Engine, EngineOptions, load, read_model, score
 from scoring.pipeline import by_name, expected_columns, feature_kinds
-from scoring.plan import Span
+from scoring.plan import whole
 from scoring.runs import Context, sample
 
 Columns = dict[str, pa.Array]
@@ -137,14 +137,6 @@ def _slabs(
     expected = expected_columns(engine)
     names = [column.name for column in expected]
     for one in scanned:
-        span = Span(
-            file=0,
-            first_group=0,
-            groups=len(one.file.row_groups),
-            skip=0,
-            rows=one.file.rows,
-            first_row=0,
-        )
-        for batch in source.read(one.file, span, names, engine.slab_rows):
+        for batch in source.read(one.file, whole(one.file), names, engine.slab_rows):
             checked = validate(batch, expected)
             yield by_name(checked.columns), checked.features

@@ -74,6 +74,21 @@ class BatchSize:
         self.rows = (tried + 1) // 2
 
 
+class Batched:
+    """What engines that cut their rows by a `BatchSize` have in common."""
+
+    _batches: BatchSize
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of one call of the model."""
+        return self._batches.rows
+
+    def resize(self, batch_rows: int) -> None:
+        """Call the model with that many rows from now on."""
+        self._batches = BatchSize(batch_rows)
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error of a runtime means that memory, of host or device, ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's

@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from scoring.models.built import Built, NotBuilt, write_outputs
+from scoring.models.built import Built, NotBuilt, first_line, write_outputs
 from scoring.models.engines import EngineOptions, load_built
 from scoring.models.signature import Field, ModelFiles
+from scoring.models.text import TEXT_FLAVORS
 
-TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
 TEXT_TASKS = frozenset({"text-classification", "sentiment-analysis", "feature-extraction"})
 CONVERTED_FLAVORS = frozenset({"sklearn", "lightgbm", "xgboost", "pytorch"})
 AS_REGISTERED = "as registered"
@@ -168,8 +168,7 @@ def _made(
     except NotBuilt as error:
         return Missing(variant=variant, recipe=recipe, why_not=str(error))
     except Exception as error:  # a tool of another's: what it says is all that there is to say
-        first = (str(error).strip().splitlines() or [""])[0][:300]
-        why_not = f"building it failed: {type(error).__name__}: {first}"
+        why_not = f"building it failed: {type(error).__name__}: {first_line(error)}"
         return Missing(variant=variant, recipe=recipe, why_not=why_not)
     write_outputs(place, source.outputs)
     return Built(variant=variant, recipe=recipe, engine=engine, folder=place)

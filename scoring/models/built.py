@@ -12,10 +12,18 @@ from pathlib import Path
 import pyarrow as pa
 
 OUTPUTS = "outputs.arrow"
+REASON_LENGTH = 300
+"""Characters of a tool's message that are kept."""
 
 
 class NotBuilt(Exception):
     """A variant cannot be made of this model; says why in words for the table of variants."""
+
+
+def first_line(error: BaseException) -> str:
+    """What somebody else's tool said, to stand inside a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:REASON_LENGTH].rstrip(".")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

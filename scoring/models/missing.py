@@ -106,6 +106,8 @@ def _replaced(row: pa.RecordBatch, name: str, value: float) -> pa.RecordBatch:
 def _raises(native: Engine, rows: pa.RecordBatch) -> bool:
     try:
         score(native, rows)
+    except MemoryError:
+        raise
     except Exception:
         return True
     return False

@@ -21,14 +21,13 @@ from scoring.models import gate
 from scoring.models.batch_error import batch_error
 from scoring.models.build import (
     AS_REGISTERED,
-    TEXT_FLAVORS,
     Made,
     Missing,
     Registered,
     Source,
     variants,
 )
-from scoring.models.built import Built
+from scoring.models.built import Built, first_line
 from scoring.models.cache import folder_digest
 from scoring.models.engines import Engine, EngineOptions, load, load_built, score
 from scoring.models.missing import differs, probe
@@ -37,6 +36,7 @@ from scoring.models.scorable import scorable
 from scoring.models.search_request import Request, read_sample
 from scoring.models.search_result import Candidate, SearchResult, Timing
 from scoring.models.signature import ModelFiles, read_model
+from scoring.models.text import TEXT_FLAVORS
 from scoring.models.timing import timed
 
 NATIVE = "native"
@@ -135,8 +135,7 @@ class Search:
         try:
             return self._compared(candidate, built)
         except Exception as error:  # a graph that a tool wrote and the runtime refuses, perhaps
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            return replace(candidate, why_not=f"it does not run: {first[:300]}")
+            return replace(candidate, why_not=f"it does not run: {first_line(error)}")
 
     def _compare(self, scores: Mapping[str, pa.Array]) -> gate.Comparison:
         embedding = self._files.flavor in TEXT_FLAVORS

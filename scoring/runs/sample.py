@@ -20,8 +20,9 @@ from scoring.errors import InputTypeMismatch
 from scoring.ledger import RunRecord
 from scoring.models import Field, ModelFiles, Version
 from scoring.models.search_request import LABEL
+from scoring.models.text import TEXT_FLAVORS
 from scoring.pipeline import by_name, expected_column
-from scoring.plan import Span, spans_from_json
+from scoring.plan import Span, spans_from_json, whole
 from scoring.runs.context import Context
 
 TABLE_ROWS, TEXT_ROWS = 5_120, 500
@@ -35,7 +36,7 @@ BATCH_ROWS = 8_192
 
 def rows_wanted(files: ModelFiles) -> int:
     """How many rows a sample for this model has at most."""
-    return TEXT_ROWS if "transformers" in files.flavor else TABLE_ROWS
+    return TEXT_ROWS if files.flavor in TEXT_FLAVORS else TABLE_ROWS
 
 
 def from_reference(
@@ -121,7 +122,7 @@ def _labelled(
     names = [column.name for column in expected]
     for one in scanned:
         columns = list(dict.fromkeys([*names, *([label] if label else [])]))
-        for batch in source.read(one.file, _whole(one), columns, BATCH_ROWS):
+        for batch in source.read(one.file, whole(one.file), columns, BATCH_ROWS):
             checked = validate(batch.select(names), expected)
             found = by_name(checked.features)
             if label:
@@ -141,15 +142,3 @@ def _plain(labels: pa.Array, path: str, name: str) -> pa.Array:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return labels.cast(pa.string())
     raise InputTypeMismatch(path, name, str(kind), "a label: a number, a word, true or false")
-
-
-def _whole(one: source.Scanned) -> Span:
-    """All rows of a file."""
-    return Span(
-        file=0,
-        first_group=0,
-        groups=len(one.file.row_groups),
-        skip=0,
-        rows=one.file.rows,
-        first_row=0,
-    )

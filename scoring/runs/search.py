@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,12 @@ log = telemetry.logger(__name__)
 VARIANTS_FOLDER = "_variants"
 """Among the artifacts; no job's name begins with an underscore."""
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime", "torch", "nightscore")
+EXPORTERS = (
+    *("onnx", "onnxmltools", "onnxscript", "skl2onnx"),
+    *("scikit-learn", "lightgbm", "xgboost", "xgboost-cpu"),
+    *("sentence-transformers", "tokenizers", "transformers"),
+)
+"""What makes graphs: one that is installed, or mended, must not find its old failure remembered."""
 LOOK_SECONDS = 0.25
 """How often a worker looks whether a search has ended."""
 FAILURES = 3
@@ -68,6 +74,7 @@ class Subject:
             self.threads,
             self.tensorrt,
             runtimes(),
+            _installed(EXPORTERS),
         ]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
@@ -88,8 +95,12 @@ class _SearchLost(Exception):
 
 def runtimes() -> str:
     """Names and versions of what runs models here."""
+    return _installed(RUNTIMES)
+
+
+def _installed(names: Sequence[str]) -> str:
     found = []
-    for name in RUNTIMES:
+    for name in names:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -19,6 +19,7 @@ from scoring import telemetry
 from scoring.errors import (
     ModelNotFound,
     RegistryUnreachable,
+    RunNotInState,
     SearchFailed,
     VariantDamaged,
     VariantUnavailable,
@@ -43,6 +44,7 @@ def pinned(context: Context, run: RunRecord, job: Job, check: Callable[[], None]
     Raises:
         VariantUnavailable, VariantRefused: the job names a variant that may not be used.
         SearchFailed: it could not be found out now.
+        RunNotInState: the run has ended meanwhile.
     """
     if run.variant is not None:
         return run
@@ -72,7 +74,10 @@ def pinned(context: Context, run: RunRecord, job: Job, check: Callable[[], None]
         log.info("variant_pinned", variant=choice.variant, batch=choice.batch_rows, why=choice.why)
         if found is not None and not found.failure and _is_news(context, run, found.key, choice):
             _tell_registry(context, run, job, found.result, choice)
-    return context.ledger.runs.get(run.id)
+    now = context.ledger.runs.get(run.id)
+    if now.variant is None:  # it was cancelled, or failed, while the search went on
+        raise RunNotInState(run.id, now.state, "running")
+    return now
 
 
 def document(choice: Choice, candidate: Candidate | None) -> dict[str, Any]:
@@ -109,8 +114,8 @@ def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
         tensorrt=job.execution.tensorrt,
         cache=context.settings.engine_cache,
     )
-    pin = json.loads(str(run.precision))
-    if not pin["folder"]:
+    pin = json.loads(run.precision) if run.precision else None  # None: planned before variants
+    if pin is None or not pin["folder"]:
         return load(files, options)
     folder = search.variant_folder(context, str(run.search), pin["folder"])
     if not folder.is_dir() or folder_digest(folder) != pin["digest"]:

@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from scoring import Job, Run, Settings, reference, submit, variants
 from scoring.api import open_context
 from scoring.errors import NoInputFiles, RunFailed, SampleMissing, VariantDamaged
 from scoring.job import Precision
 from scoring.ledger import Ledger
-from scoring.ledger.tables import searches
+from scoring.ledger.tables import runs, searches
 from scoring.models import Field
 from scoring.models.search_result import SearchResult
 from scoring.runs import sample
@@ -490,3 +490,32 @@ def test_variants_that_were_cleared_away_are_built_again(
     assert attempts(stack, digest) == [2]
     assert again.to_dict()["precision"]["folder"].startswith("2/")
     np.testing.assert_allclose(scores_of(again), scores_of(first), atol=0.05)
+
+
+def test_a_run_that_was_planned_before_there_were_variants_is_scored_natively(
+    score: Score, stack: Settings, tracking_uri: str
+) -> None:
+    run = score(registered_network(tracking_uri, seed=16), variant="native")
+    context = open_context(stack)
+    with context.ledger.database.transaction() as connection:
+        connection.execute(
+            update(runs).where(runs.c.id == run.id).values(precision=None, batch_rows=None)
+        )
+    record = context.ledger.runs.get(run.id)
+
+    assert load_pinned(context, record, Job.from_json(record.job_json)).device == "cpu"
+    assert run.to_dict()["precision"] is None
+
+
+def test_a_run_that_is_cancelled_while_it_searches_ends_its_search(
+    score: Score, tracking_uri: str, tmp_path: Path
+) -> None:
+    run = score(registered_network(tracking_uri, seed=17), wait=False)
+    searching()
+
+    run.cancel()
+    psutil.wait_procs(search_processes(), timeout=WAIT)
+
+    assert search_processes() == []
+    assert (run.status, run.to_dict()["variant"]) == ("cancelled", None)
+    assert not (tmp_path / "out").exists()

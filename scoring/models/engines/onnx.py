@@ -14,17 +14,16 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoring.errors import ModelUnsupported
 from scoring.models import outputs
-from scoring.models.batch import BatchSize, usual_rows
+from scoring.models.batch import Batched, BatchSize, usual_rows
 from scoring.models.built import Built
 from scoring.models.engines import EngineOptions
 from scoring.models.engines.runner import Runner, runner
-from scoring.models.engines.session import device_of, open_session
+from scoring.models.engines.session import device_of, open_session, runtime_of
 from scoring.models.inputs import array, matrix
 from scoring.models.signature import Field, ModelFiles
 
@@ -56,7 +55,7 @@ class Stacked:
     rows: int
 
 
-class OnnxEngine:
+class OnnxEngine(Batched):
     """One ONNX Runtime session."""
 
     def __init__(
@@ -94,8 +93,7 @@ class OnnxEngine:
 
     @property
     def name(self) -> str:
-        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        return f"onnxruntime {onnxruntime.__version__} {provider}"
+        return runtime_of(self._session)
 
     @property
     def device(self) -> str:
@@ -104,13 +102,6 @@ class OnnxEngine:
     @property
     def slab_rows(self) -> int:
         return SLAB_ROWS
-
-    @property
-    def batch_rows(self) -> int:
-        return self._batches.rows
-
-    def resize(self, batch_rows: int) -> None:
-        self._batches = BatchSize(batch_rows)
 
     def accepts_null(self, feature: Field) -> bool:
         return bool(pa.types.is_floating(feature.type) or pa.types.is_string(feature.type))

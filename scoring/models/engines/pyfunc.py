@@ -11,12 +11,11 @@ import pyarrow.compute as pc
 
 from scoring.errors import DeviceUnavailable, ModelUnsupported
 from scoring.models import outputs
-from scoring.models.batch import FRAME_ROWS, BatchSize
+from scoring.models.batch import FRAME_ROWS, Batched, BatchSize
 from scoring.models.engines import EngineOptions
 from scoring.models.inputs import array, matrix
 from scoring.models.signature import Field, ModelFiles
-
-TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
+from scoring.models.text import TEXT_FLAVORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Given:
         return self.inputs[start:stop].copy()
 
 
-class PyfuncEngine:
+class PyfuncEngine(Batched):
     """A model loaded by ``mlflow.pyfunc``."""
 
     def __init__(self, files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> None:
@@ -65,13 +64,6 @@ class PyfuncEngine:
     @property
     def slab_rows(self) -> int:
         return self._batches.rows
-
-    @property
-    def batch_rows(self) -> int:
-        return self._batches.rows
-
-    def resize(self, batch_rows: int) -> None:
-        self._batches = BatchSize(batch_rows)
 
     def accepts_null(self, feature: Field) -> bool:
         return not pa.types.is_integer(feature.type)  # pandas as MLflow passes it has no such value

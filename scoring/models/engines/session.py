@@ -65,6 +65,12 @@ def device_of(session: onnxruntime.InferenceSession) -> str:
     return "cpu" if session.get_providers()[0] == CPU else "cuda"
 
 
+def runtime_of(session: onnxruntime.InferenceSession) -> str:
+    """Runtime, version and provider, for the manifest."""
+    provider = session.get_providers()[0].removesuffix("ExecutionProvider")
+    return f"onnxruntime {onnxruntime.__version__} {provider}"
+
+
 def has_gpu() -> bool:
     """Whether this process may use a GPU."""
     return bool(gpus())

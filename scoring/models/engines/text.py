@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pyarrow as pa
 
 from scoring.errors import ModelUnsupported
 from scoring.models import outputs
-from scoring.models.batch import BatchSize
+from scoring.models.batch import Batched, BatchSize
 from scoring.models.built import Built
 from scoring.models.engines import EngineOptions
-from scoring.models.engines.session import device_of, open_session
+from scoring.models.engines.session import device_of, open_session, runtime_of
 from scoring.models.signature import Field, ModelFiles
 from scoring.models.text.tokens import TextTokenizer, Tokens
 
@@ -36,8 +35,11 @@ SLAB_ROWS = 4_096
 Arrays = list[npt.NDArray[Any]]
 
 
-class TextEngine:
-    """One ONNX Runtime session that scores one column of texts."""
+class TextEngine(Batched):
+    """One ONNX Runtime session that scores one column of texts.
+
+    A row of a batch stands for `ROW_TOKENS` tokens: more of shorter texts, fewer of longer ones.
+    """
 
     def __init__(
         self, files: ModelFiles, built: Built, needed: Sequence[Field], options: EngineOptions
@@ -55,7 +57,7 @@ class TextEngine:
 
     @property
     def name(self) -> str:
-        return f"onnxruntime {onnxruntime.__version__}"
+        return runtime_of(self._session)
 
     @property
     def device(self) -> str:
@@ -64,14 +66,6 @@ class TextEngine:
     @property
     def slab_rows(self) -> int:
         return SLAB_ROWS
-
-    @property
-    def batch_rows(self) -> int:
-        """Rows of `ROW_TOKENS` tokens in one call: more of shorter texts, fewer of longer ones."""
-        return self._batches.rows
-
-    def resize(self, batch_rows: int) -> None:
-        self._batches = BatchSize(batch_rows)
 
     def accepts_null(self, feature: Field) -> bool:
         return True

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from scoring.errors import DeviceUnavailable, ModelFailed, ModelUnsupported
 from scoring.models import outputs
-from scoring.models.batch import NETWORK_ROWS, BatchSize
+from scoring.models.batch import NETWORK_ROWS, Batched, BatchSize
 from scoring.models.engines import EngineOptions
 from scoring.models.inputs import array, matrix
 from scoring.models.signature import Field, ModelFiles
@@ -34,7 +34,7 @@ AUTOCAST = {"cuda": torch.float16, "cpu": torch.bfloat16}
 Precision = Literal["fp32", "fp16"]
 
 
-class TorchEngine:
+class TorchEngine(Batched):
     """One model of the pytorch flavor: as registered, or as a variant if ``promised`` is given.
 
     ``promised`` are native's outputs, which a variant must give exactly.
@@ -74,13 +74,6 @@ class TorchEngine:
     @property
     def slab_rows(self) -> int:
         return SLAB_ROWS
-
-    @property
-    def batch_rows(self) -> int:
-        return self._batches.rows
-
-    def resize(self, batch_rows: int) -> None:
-        self._batches = BatchSize(batch_rows)
 
     def accepts_null(self, feature: Field) -> bool:
         return not pa.types.is_integer(feature.type)  # as pyfunc; a missing boolean becomes NaN

@@ -23,7 +23,7 @@ import onnxruntime
 from onnx import numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from scoring.models.built import NotBuilt
+from scoring.models.built import NotBuilt, first_line
 from scoring.models.quantize.graph import is_large, save, session
 
 OLDEST_OPERATOR_SET = 13
@@ -54,7 +54,7 @@ def working_copy(graph: Path) -> Iterator[Path]:
         except (NotBuilt, MemoryError):
             raise
         except Exception as error:  # the tools raise whatever they like, and any of it means no
-            raise NotBuilt(f"{type(error).__name__}: {_first_line(error)}") from error
+            raise NotBuilt(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _prepared(graph: Path, scratch: Path) -> Path:
@@ -105,7 +105,7 @@ def _current(model: onnx.ModelProto) -> onnx.ModelProto:
     except Exception as error:
         raise NotBuilt(
             f"it is in operator set {version}, and cannot be brought to {OLDEST_OPERATOR_SET}: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
@@ -170,11 +170,6 @@ def _infer(model: onnx.ModelProto, probe: Path) -> None:
             outputs[name].CopyFrom(told)
         else:
             model.graph.value_info.append(told)
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of a tool's message, to stand inside a sentence."""
-    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from scoring.devices import CPU_TEXT, int8_instructions
 from scoring.models.quantize.dynamic_int8 import dynamic
 from scoring.models.quantize.float16 import half
 from scoring.models.quantize.ranges import Feeds
@@ -22,7 +23,6 @@ from scoring.models.quantize.static_int8 import static
 WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """CPU flags of x86: products of unsigned and signed bytes are added up in 32 bits. Without them,
 two go into 16 bits and saturate (vpmaddubsw), unless the weights have seven bits."""
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def recipes(device: str, *, seven_bits: bool | None = None) -> tuple[Recipe, ...
     """
     if device == "cuda":
         return (Recipe(variant="fp16", name="float16", make=_without_rows(half)),)
-    narrow = saturates(CPU_INFO) if seven_bits is None else seven_bits
+    narrow = saturates(CPU_TEXT) if seven_bits is None else seven_bits
     suffix = ", 7-bit weights" if narrow else ""
     quantized = partial(static, seven_bits=narrow)
     return (
@@ -64,8 +64,8 @@ def saturates(cpu_info: Path, machine: str = platform.machine()) -> bool:
         return False  # Arm multiplies without saturation
     if not cpu_info.is_file():
         return True
-    words = cpu_info.read_text(encoding="utf-8", errors="replace").split()
-    return WIDE_SUMS.isdisjoint(words)
+    text = cpu_info.read_text(encoding="utf-8", errors="replace")
+    return WIDE_SUMS.isdisjoint(int8_instructions(text))
 
 
 def _int8(name: str, make: Callable[[Path, Feeds, Path], None]) -> Recipe:

@@ -5,3 +5,6 @@ native's outputs out), its tokenizer (``tokenizer.json``, truncation included) a
 batch (``text.json``). `export` makes the float32 one, `quantize` the others; neither is imported
 here, because a worker that only scores needs no torch.
 """
+
+TEXT_FLAVORS = frozenset({"sentence_transformers", "transformers"})
+"""MLflow flavors whose models read texts."""

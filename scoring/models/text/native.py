@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from scoring.errors import DeviceUnavailable, ModelUnsupported
 from scoring.models import outputs
-from scoring.models.batch import BatchSize
+from scoring.models.batch import Batched, BatchSize
 from scoring.models.built import NotBuilt
 from scoring.models.engines import EngineOptions
 from scoring.models.signature import Field, ModelFiles
@@ -31,7 +31,7 @@ def extracts_features(files: ModelFiles) -> bool:
     return files.flavor == "transformers" and described.get("task") == "feature-extraction"
 
 
-class FeatureEngine:
+class FeatureEngine(Batched):
     """A pipeline loaded by ``mlflow.transformers``."""
 
     def __init__(self, files: ModelFiles, needed: Sequence[Field], options: EngineOptions) -> None:
@@ -66,13 +66,6 @@ class FeatureEngine:
     @property
     def slab_rows(self) -> int:
         return SLAB_ROWS
-
-    @property
-    def batch_rows(self) -> int:
-        return self._batches.rows
-
-    def resize(self, batch_rows: int) -> None:
-        self._batches = BatchSize(batch_rows)
 
     def accepts_null(self, feature: Field) -> bool:
         return True

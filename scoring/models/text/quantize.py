@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from scoring.devices import CPU_TEXT
 from scoring.models.built import NotBuilt
 from scoring.models.quantize.dynamic_int8 import dynamic
 from scoring.models.quantize.float16 import half
-from scoring.models.quantize.recipes import CPU_INFO, saturates
+from scoring.models.quantize.recipes import saturates
 from scoring.models.text.products import measure, products
 from scoring.models.text.static import quantized
 from scoring.models.text.tokens import FILLING, TOKENIZER, TextTokenizer
@@ -45,7 +46,7 @@ def recipes(device: str, *, seven_bits: bool | None = None) -> tuple[Recipe, ...
     """What to try on ``cpu`` or ``cuda``, with ``seven_bits`` if its CPU needs them."""
     if device == "cuda":
         return (Recipe(variant="fp16", name="float16", make=_half),)
-    narrow = saturates(CPU_INFO) if seven_bits is None else seven_bits
+    narrow = saturates(CPU_TEXT) if seven_bits is None else seven_bits
     suffix = ", 7-bit weights" if narrow else ""
     static = (("smoothed by 0.8", 0.8), ("smoothed by 0.6", 0.6), ("min-max", None))
     return (
