@@ -48,8 +48,10 @@ __all__ = [
     "Execution",
     "Input",
     "Job",
+    "Measure",
     "Output",
     "Precision",
+    "Receiver",
     "Schedule",
     "fill",
 ]
@@ -71,6 +73,7 @@ _ONCE = AfterValidator(_named_once)
 _PLUS_ZERO = AfterValidator(lambda value: value + 0.0)  # -0.0 is 0.0, with the same fingerprint
 
 Action = Literal["log", "retrain", "review", "hold", "fail"]
+Measure = Literal["psi", "ks", "wasserstein", "js", "chi2"]
 
 _Columns = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
@@ -87,6 +90,10 @@ _Actions = Annotated[
 _Share = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1"), _PLUS_ZERO]
 _Tolerance = Annotated[float, Field(ge=0, description="a number, 0 or greater"), _PLUS_ZERO]
 _Threshold = Annotated[float, Field(gt=0, description="a number greater than 0")]
+_Weights = Annotated[
+    dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(ge=0), _PLUS_ZERO]],
+    Field(description="a table of columns and numbers, 0 or greater, such as { distance = 0.5 }"),
+]
 
 
 class _Table(BaseModel):
@@ -189,27 +196,70 @@ class Precision(_Table):
     """Share of rows whose decision (argmax, or above 0.5) must be unchanged."""
 
 
+class Receiver(_Table):
+    """Who is told when drift asks for retraining or a review; both ways may be used."""
+
+    webhook: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_-]*$",
+        description='the name of an address in SCORING_WEBHOOKS, such as "mlops"',
+    )
+    """Name of the address that a signed JSON document is posted to; none: no webhook."""
+    task: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.]*$",
+        description='the name of a Celery task, such as "training.retrain"',
+    )
+    """Name of the Celery task that is sent the same document; none: no task."""
+    task_queue: str = Field(
+        default="celery",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description='the name of a queue that a worker serves, such as "celery"',
+    )
+    """Celery queue of the task."""
+
+
 class Drift(_Table):
     """What the data is compared with, and what follows when it has moved."""
 
     reference: str = Field(
         default="model",
         pattern=r"^[^\p{Cc}{}]*[^\p{Cc}{}\s][^\p{Cc}{}]*$",
-        description='"model", "previous" or the path of a profile, without placeholders',
+        description='"model", "previous", "weekday" or the path of a profile, without placeholders',
     )
-    """The reference profile: the model's own, the previous run's, or the one at this path."""
+    """The reference profile: the model's own, the previous run's, that of the last runs of the
+    same weekday, or the one at this path."""
+    weekday_runs: int = Field(default=4, ge=1, le=52, description="a whole number from 1 to 52")
+    """Runs of the same weekday that make up the reference "weekday", the newest ones."""
+    measure: Literal["auto", Measure] = Field(
+        default="auto", description='"auto", "psi", "ks", "wasserstein", "js" or "chi2"'
+    )
+    """The measure that leads; auto: chosen by each column's type and size."""
     small: _Threshold = 0.10
-    """PSI from which drift is small."""
+    """PSI, or what else is the measure, from which drift is small."""
     moderate: _Threshold = 0.15
-    """PSI from which drift is moderate."""
+    """The same from which drift is moderate."""
     severe: _Threshold = 0.25
-    """PSI from which drift is severe."""
+    """The same from which drift is severe."""
+    weights: _Weights = {}
+    """Importance by column; a column that is not named has 1, one of 0 is only shown."""
+    summary: Literal["worst", "mean"] = Field(default="worst", description='"worst" or "mean"')
+    """What makes the columns' figures one for the run: the greatest, or the weighted mean."""
+    persistence: int = Field(default=1, ge=1, le=30, description="a whole number from 1 to 30")
+    """Runs in a row, this one included, that must have drifted so far before anything is done."""
     on_small: _Actions = ("log",)
     """What to do when drift is small."""
     on_moderate: _Actions = ("log",)
     """What to do when drift is moderate."""
     on_severe: _Actions = ("log",)
     """What to do when drift is severe."""
+    retrain: Receiver = Field(default=Receiver(), description="a table, [drift.retrain]")
+    """Who is told to retrain; without a receiver it is only recorded."""
+    review: Receiver = Field(default=Receiver(), description="a table, [drift.review]")
+    """Who is told to review; without a receiver it is only recorded."""
+
+    def __hash__(self) -> int:  # pydantic's own would stumble over the table of weights
+        return hash(json.dumps(self.model_dump(mode="json"), sort_keys=True))
 
     @field_validator("moderate", "severe")
     @classmethod

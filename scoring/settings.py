@@ -8,11 +8,19 @@ handed the same settings means the same place.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from scoring.errors import SettingsInvalid
@@ -24,6 +32,9 @@ SCHEMES = {
     "cache_url": BROKERS,
 }
 """What the addresses of services begin with."""
+SECRETS = {*SCHEMES, "webhooks", "webhook_secret"}
+"""Settings whose values are not shown, as they may hold a password."""
+URL = re.compile(r"https?://[^/\s]+")
 
 
 def cores() -> int:
@@ -54,6 +65,10 @@ class Settings(BaseSettings):
     """Reports, quarantine and plans of every run; default: ``artifacts`` in the home."""
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI", repr=False)
     """MLflow tracking and registry; empty: SQLite in the home."""
+    webhooks: Annotated[dict[str, SecretStr], NoDecode] = Field(default_factory=dict, repr=False)
+    """Addresses that drift may be told to, by name: ``mlops=https://...``, blanks between."""
+    webhook_secret: SecretStr = SecretStr("")
+    """Key that signs what is posted to webhooks; empty: it is not signed."""
     log: Literal["console", "json"] = "console"
     """How log lines are written."""
     lease_seconds: float = Field(default=60.0, gt=0)
@@ -79,6 +94,16 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part for part in value.split(os.pathsep) if part)
         return value
+
+    @field_validator("webhooks", mode="before")
+    @classmethod
+    def _split_webhooks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        named = dict(part.partition("=")[::2] for part in value.split())
+        if not all(name and URL.match(address) for name, address in named.items()):
+            raise ValueError("give names and addresses, such as mlops=https://host/path")
+        return named
 
     @model_validator(mode="before")
     @classmethod
@@ -126,9 +151,9 @@ def _faults(invalid: ValidationError | SettingsError) -> list[str]:
 
 
 def _shown(fault: Mapping[str, Any]) -> str:
-    """The value found, unless it is an address, which may hold a password."""
-    address = fault["loc"] and fault["loc"][0] in SCHEMES
-    return "cannot be used" if address else f"is {fault['input']!r}"
+    """The value found, unless it may hold a password."""
+    secret = fault["loc"] and fault["loc"][0] in SECRETS
+    return "cannot be used" if secret else f"is {fault['input']!r}"
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

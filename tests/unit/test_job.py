@@ -323,8 +323,32 @@ FAULTS = [
     (
         "drift",
         'reference = "profiles/{date}"',
-        'drift.reference is "profiles/{date}"; it must be "model", "previous" or the path of a '
-        "profile, without placeholders.",
+        'drift.reference is "profiles/{date}"; it must be "model", "previous", "weekday" or the '
+        "path of a profile, without placeholders.",
+    ),
+    (
+        "drift",
+        'measure = "kl"',
+        'drift.measure is "kl"; it must be "auto", "psi", "ks", "wasserstein", "js" or "chi2".',
+    ),
+    ("drift", "persistence = 0", "drift.persistence is 0; it must be a whole number from 1 to 30."),
+    (
+        "drift",
+        "weights = { dep_delay = -1 }",
+        "drift.weights is { dep_delay = -1 }; it must be a table of columns and numbers, 0 or "
+        "greater, such as { distance = 0.5 }.",
+    ),
+    (
+        "drift",
+        'weights = ["dep_delay"]',
+        'drift.weights is ["dep_delay"]; it must be a table of columns and numbers, 0 or greater, '
+        "such as { distance = 0.5 }.",
+    ),
+    (
+        "drift.retrain",
+        'webhook = "https://example.com/hook"',
+        'drift.retrain.webhook is "https://example.com/hook"; it must be the name of an address in '
+        'SCORING_WEBHOOKS, such as "mlops".',
     ),
     ("drift", "small = 0", "drift.small is 0; it must be a number greater than 0."),
     (
@@ -653,12 +677,19 @@ def test_what_a_file_does_not_say_has_the_documented_default():
         },
         "drift": {
             "reference": "model",
+            "weekday_runs": 4,
+            "measure": "auto",
             "small": 0.1,
             "moderate": 0.15,
             "severe": 0.25,
+            "weights": {},
+            "summary": "worst",
+            "persistence": 1,
             "on_small": ["log"],
             "on_moderate": ["log"],
             "on_severe": ["log"],
+            "retrain": {"webhook": "", "task": "", "task_queue": "celery"},
+            "review": {"webhook": "", "task": "", "task_queue": "celery"},
         },
         "schedule": None,
     }
@@ -812,6 +843,7 @@ def jobs(draw: st.DrawFn) -> Job:
             "small": small,
             "moderate": moderate,
             "severe": severe,
+            "weights": draw(st.dictionaries(st.text(min_size=1, max_size=9), shares, max_size=3)),
             "on_small": draw(actions),
             "on_severe": draw(actions),
         },
