@@ -33,6 +33,7 @@ from scoring.api import open_context
 from scoring.job import Precision
 from scoring.models import Engine, EngineOptions, load, load_built, read_model
 from scoring.models.built import Built
+from scoring.models.search_document import search_document
 from scoring.models.search_result import SearchResult
 from scoring.runs import Context
 from scoring.runs.search import subject, variant_folder
@@ -133,7 +134,7 @@ class Subject:
     @property
     def chosen(self) -> dict[str, Any]:
         """The row of the chosen variant in the table of `scoring models variants`."""
-        shown = variants.document(self.found, Precision())
+        shown = search_document(self.found, Precision())
         row: dict[str, Any] = next(one for one in shown["variants"] if one["chosen"])
         return row
 
@@ -348,7 +349,7 @@ def table(title: str, found: Sequence[Contender], subject: Subject) -> list[str]
 
 
 def _variant_lines(subject: Subject) -> list[str]:
-    shown = variants.document(subject.found, Precision())
+    shown = search_document(subject.found, Precision())
     lines = [
         "| variant | recipe | size, MiB | mean error | max error | agreement | batch error |"
         " batch | rows/s, one thread | verdict |",

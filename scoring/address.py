@@ -23,6 +23,7 @@ class Addresses:
     broker: str
     flower: str | None = None
     mlflow: str | None = None
+    metrics: str | None = None
 
 
 def note(home: Path) -> Path:

@@ -12,9 +12,10 @@ from scoring import address
 from scoring.errors import RunFailed, RunNotFound, RunNotInState
 from scoring.job import Job
 from scoring.job_files import find_job
-from scoring.ledger import Ledger, RunRecord
+from scoring.ledger import DeliveryRecord, Ledger, RunRecord
 from scoring.progress import follow
 from scoring.runs import Context, create, iso_time, on_date, wake
+from scoring.runs.reject import reject
 from scoring.settings import Settings
 from scoring.wake import Bell
 
@@ -144,6 +145,22 @@ class Run:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
+    def evaluate(self, labels: str | Path, label: str | None = None) -> dict[str, Any]:
+        """How good the published scores are, now that the truth of some rows is known.
+
+        ``labels`` is Parquet (a file, a folder or a glob) with the columns of the job's key and
+        ``label``, or only one beside the key. The figures, with 95% intervals and those of the
+        model's reference, go into the run's report too, and a drop raises its severity.
+
+        Raises:
+            KeyMissing, LabelsUnusable, PathOutsideRoots: the labels cannot be matched.
+            RunNotInState: the run is not published, or a later run replaced its output.
+            RegistryUnreachable, ModelNotFound: the reference's performance cannot be read.
+        """
+        from scoring.evaluation import evaluate
+
+        return evaluate(self._context, self.record, labels, label)
+
     def retry(self) -> Run:
         """Go on with a failed or cancelled run; finished chunks are kept.
 
@@ -164,16 +181,45 @@ class Run:
             raise RunNotInState(self.id, self.status, "running or held")
         return self
 
-    def release(self, who: str) -> Run:
+    def release(self, who: str, reason: str = "") -> Run:
         """Publish a held run, unless a later one was published in its place meanwhile.
+
+        ``who`` decided it and, if given, why are kept with the run.
 
         Raises: RunNotInState, BrokerNotConfigured, BrokerUnreachable.
         """
         self._refuse_if_outdated()
         address.broker_url(self._context.settings)
-        self._ledger.runs.release(self.id, who)
+        self._ledger.decisions.release(self.id, who, reason)
         self._context.doorbell.finish(self.record)
         return self
+
+    def reject(self, who: str, reason: str = "") -> Run:
+        """Give a held run up for good: its parts are removed, its report is kept.
+
+        Nothing of it is published, the earlier output stands. ``who`` decided it and, if given,
+        why are kept with the run.
+
+        Raises: RunNotInState.
+        """
+        reject(self._context, self.id, who, reason)
+        return self
+
+    def history(self) -> list[dict[str, Any]]:
+        """What happened to the run, oldest first: ``at`` (ISO 8601), ``event``, ``detail``."""
+        return [
+            {"at": iso_time(one.at), "event": one.event, "detail": one.detail}
+            for one in self._ledger.runs.history(self.id)
+        ]
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """Who is told of the run's drift, and what became of it.
+
+        Each has ``id``, ``action``, ``channel`` (webhook or task), ``target`` (its name),
+        ``state`` (waiting, delivered or failed), ``attempts``, ``next_at`` while it is waiting,
+        ``delivered_at``, ``error`` (of the last attempt) and ``payload``.
+        """
+        return [_delivery_document(one) for one in self._ledger.deliveries.of(self.id)]
 
     def _refuse_if_outdated(self) -> None:
         from scoring.data.publish import published_run
@@ -228,7 +274,26 @@ def run_document(run: RunRecord) -> dict[str, Any]:
         "artifacts": run.artifacts,
         "report": run.report,
         "drift_severity": run.drift_severity,
+        "decision": run.decision,
+        "decided_by": run.decided_by,
+        "decision_reason": run.decision_reason,
         "created_at": iso_time(run.created_at),
         "finished_at": iso_time(run.finished_at),
         "error": run.error,
+    }
+
+
+def _delivery_document(delivery: DeliveryRecord) -> dict[str, Any]:
+    waiting = delivery.state == "waiting"
+    return {
+        "id": delivery.id,
+        "action": delivery.action,
+        "channel": delivery.channel,
+        "target": delivery.target,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "next_at": iso_time(delivery.next_at) if waiting else None,
+        "delivered_at": iso_time(delivery.delivered_at),
+        "error": delivery.last_error,
+        "payload": json.loads(delivery.payload),
     }

@@ -11,14 +11,16 @@
     │   ├── StoreUnsupported
     │   ├── ReferenceUnreadable
     │   ├── ReferenceMissing
-    │   └── SampleMissing
+    │   ├── SampleMissing
+    │   └── KeyMissing
     ├── SettingsInvalid           an environment variable cannot be used (exit code 2)
     ├── InputError                the input is not what was promised
     │   ├── NoInputFiles
     │   ├── InputUnreadable
     │   ├── InputChanged
     │   ├── InputColumnsMissing
-    │   └── InputTypeMismatch
+    │   ├── InputTypeMismatch
+    │   └── LabelsUnusable
     ├── ModelError                the model cannot be used
     │   ├── RegistryUnreachable
     │   ├── ModelNotFound
@@ -46,7 +48,8 @@
     │   ├── BrokerNotConfigured
     │   ├── LedgerUnreachable
     │   ├── LedgerOutdated
-    │   └── ServiceDied
+    │   ├── ServiceDied
+    │   └── PortUnusable
     └── LeaseLost                 another attempt took the chunk over
 
 Invariant: every constructor argument is passed positionally to ``Exception.__init__`` and the
@@ -180,7 +183,8 @@ class ReferenceUnreadable(JobError):
         return (
             f"[drift] reference {self.reference!r} cannot be used: {self.reason}. Nothing was "
             "started. Give the path of a profile.json (every run leaves one among its artifacts), "
-            '"previous", or "model", whose profile `scoring models profile` makes.'
+            '"previous" or "weekday" for what earlier runs left, or "model", whose profile '
+            "`scoring models profile` makes."
         )
 
 
@@ -224,6 +228,21 @@ class SampleMissing(JobError):
             f"there are no rows to judge variants of {self.model} by. Nothing was searched. Give "
             "some with --from PATH, or keep a sample with the model: `scoring models profile "
             "MODEL --from train.parquet`. A run needs neither: it takes rows of its own input."
+        )
+
+
+class KeyMissing(JobError):
+    """Labels cannot be matched with the scores of a job that names no key."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+        self.job = job
+
+    def __str__(self) -> str:
+        return (
+            f"job {self.job} names no key, so nothing says which label belongs to which row. "
+            "Nothing was changed, the scores stand as they are published. Set key to the columns "
+            'that identify a row, such as ["id"]; runs from then on can be evaluated.'
         )
 
 
@@ -303,6 +322,21 @@ class InputTypeMismatch(InputError):
             f"input file {self.path}: column {self.column} is {self.found}, the model's signature "
             f"wants {self.wanted}. Nothing was scored. Write the column as {self.wanted}, or log "
             "the model with a signature that fits the data."
+        )
+
+
+class LabelsUnusable(InputError):
+    """Labels of a run cannot be read, or not be matched with its scores."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the labels at {self.path} cannot be used: {self.reason}. Nothing was changed, the "
+            "scores stand as they are published. Give Parquet files with the columns of the job's "
+            "key and one of the label, a row for each key."
         )
 
 
@@ -674,6 +708,21 @@ class ServiceDied(ServiceError):
         return (
             f"the embedded {self.service} {self.reason}. Runs in the ledger are safe and go on "
             f"when it is back. Its log: {self.log}"
+        )
+
+
+class PortUnusable(ServiceError):
+    """An address cannot be listened on."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(host, port, reason)
+        self.host, self.port, self.reason = host, port, reason
+
+    def __str__(self) -> str:
+        return (
+            f"cannot listen on {self.host} port {self.port}: {self.reason}. Nothing was started; "
+            "runs go on as they do. Give another --port, or 0 for a free one; --host must be an "
+            "address of this machine."
         )
 
 

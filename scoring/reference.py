@@ -1,13 +1,15 @@
 """Reference profiles: what a model was trained on, kept with its version in the registry.
 
 A reference comes from training rows (features read, outputs predicted by the version itself) or
-from a run. Training rows also leave a sample, by which variants of the model are judged. Later runs
-of the version are counted on the reference's edges and compared with it.
+from a run. Training rows also leave a sample, by which variants of the model are judged, and if
+their label is known, how good the version is on them. Later runs of the version are counted on the
+reference's edges and compared with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,9 +25,23 @@ from scoring.errors import ReferenceMissing, RunNotInState
 from scoring.models import Engine, EngineOptions, load, read_model, score
 from scoring.pipeline import by_name, expected_columns, feature_kinds
 from scoring.plan import whole
+from scoring.reference_performance import LabelledRows
 from scoring.runs import Context, sample
 
 Columns = dict[str, pa.Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slab:
+    """A batch of training rows."""
+
+    path: str
+    columns: Columns
+    """The features of every row."""
+    features: pa.RecordBatch
+    """The same of the rows that can be predicted."""
+    labels: pa.Array
+    """The labels of these, as the file has them; nulls without a label column."""
 
 
 def read(context: Context, model: str) -> Profile:
@@ -53,7 +69,9 @@ def from_training(
     """Profile training rows and the version's own outputs on them; log it to the version.
 
     Unless told otherwise, some of the rows are logged with it, with their ``label`` if it is named:
-    variants of the model are judged by them.
+    variants of the model are judged by them. With a ``label`` the version's performance is logged
+    too, which that of evaluated runs is compared with: give rows that it was not trained on, as it
+    is better on those that it was.
 
     Rows that break the signature are not predicted, as they would be quarantined in a run.
     ``columns`` are the job's ``[input] columns``.
@@ -67,19 +85,23 @@ def from_training(
     files = read_model(folder, version.uri)
     engine = load(files, options)
     names = [str(feature.name) for feature in engine.features]
-    scanned = source.scan(path, names)
-    source.check_columns(scanned, names)
+    needed = [*names, *([label] if label else [])]
+    scanned = source.scan(path, needed)
+    source.check_columns(scanned, needed)
     kinds: list[tuple[str, Role, Any]] = [*feature_kinds(expected_columns(engine))]
-    kinds += [(name, "output", values.type) for name, values in _sample_outputs(scanned, engine)]
-    profile = reference_from(lambda: _predicted(scanned, engine), kinds)
+    outputs = _sample_outputs(scanned, engine)
+    kinds += [(name, "output", kind) for name, kind in outputs.items()]
+    labelled = LabelledRows.of(scanned, label, outputs) if label else None
+    profile = reference_from(lambda: _predicted(scanned, engine, labelled), kinds)
+    performance = labelled.performance() if labelled else None
     if not keep_sample:
-        context.registry.log_reference(version, profile.to_json())
+        context.registry.log_reference(version, profile.to_json(), performance=performance)
         return profile
     rows = sample.from_files(path, engine.features, sample.rows_wanted(files), label)
     with TemporaryDirectory() as scratch:
         kept = Path(scratch) / "sample.parquet"
         pq.write_table(rows, kept)
-        context.registry.log_reference(version, profile.to_json(), kept)
+        context.registry.log_reference(version, profile.to_json(), kept, performance)
     return profile
 
 
@@ -117,26 +139,39 @@ def document(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _predicted(scanned: list[source.Scanned], engine: Engine) -> Iterator[Columns]:
-    for features, slab in _slabs(scanned, engine):
-        outputs = score(engine, slab) if slab.num_rows else {}
-        yield {**features, **outputs}
+def _predicted(
+    scanned: list[source.Scanned], engine: Engine, labelled: LabelledRows | None
+) -> Iterator[Columns]:
+    if labelled is not None:
+        labelled.begin()
+    label = labelled.label if labelled else ""
+    for slab in _slabs(scanned, engine, label):
+        outputs = score(engine, slab.features) if slab.features.num_rows else {}
+        if labelled is not None and outputs:
+            labelled.add(outputs, slab.labels, slab.path)
+        yield {**slab.columns, **outputs}
 
 
-def _sample_outputs(scanned: list[source.Scanned], engine: Engine) -> list[tuple[str, pa.Array]]:
-    """The outputs of a few rows: their names and types are what is wanted."""
-    for _, slab in _slabs(scanned, engine):
-        if slab.num_rows:
-            return list(score(engine, slab.slice(0, 16)).items())
-    return list(engine.empty().items())
+def _sample_outputs(scanned: list[source.Scanned], engine: Engine) -> dict[str, pa.DataType]:
+    """The types of the outputs: those of a few rows, as a model promises less than it returns."""
+    for slab in _slabs(scanned, engine):
+        if slab.features.num_rows:
+            few = score(engine, slab.features.slice(0, 16))
+            return {name: values.type for name, values in few.items()}
+    return {name: values.type for name, values in engine.empty().items()}
 
 
-def _slabs(
-    scanned: list[source.Scanned], engine: Engine
-) -> Iterator[tuple[Columns, pa.RecordBatch]]:
+def _slabs(scanned: list[source.Scanned], engine: Engine, label: str = "") -> Iterator[_Slab]:
     expected = expected_columns(engine)
     names = [column.name for column in expected]
+    read = list(dict.fromkeys([*names, *([label] if label else [])]))
     for one in scanned:
-        for batch in source.read(one.file, whole(one.file), names, engine.slab_rows):
-            checked = validate(batch, expected)
-            yield by_name(checked.columns), checked.features
+        for batch in source.read(one.file, whole(one.file), read, engine.slab_rows):
+            checked = validate(batch.select(names), expected)
+            labels = batch.column(label) if label else pa.nulls(batch.num_rows)
+            yield _Slab(
+                path=one.file.path,
+                columns=by_name(checked.columns),
+                features=checked.features,
+                labels=labels if checked.kept is None else labels.take(pa.array(checked.kept)),
+            )

@@ -1,4 +1,4 @@
-"""The embedded services for one machine: broker, worker, beat, and for `up` Flower and MLflow.
+"""The embedded services for one machine: broker, worker, beat; for `up` Flower, MLflow, metrics.
 
 Real processes on loopback, each started again when it dies; the broker keeps nothing on disk,
 because the ledger is what counts. A stack's processes end with it, also when it is killed: Linux
@@ -24,7 +24,7 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-from scoring import address, telemetry
+from scoring import address, metrics, telemetry
 from scoring.address import Addresses
 from scoring.errors import ServiceDied
 from scoring.processes import end_with_parent, started
@@ -63,7 +63,7 @@ class Stack:
     settings: Settings
     queues: Sequence[str] = QUEUES
     pages: bool = False
-    """Whether Flower and the MLflow pages run too."""
+    """Whether Flower, the MLflow pages and the metrics are served too."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the services' environment."""
     services: dict[str, Service] = field(default_factory=dict)
@@ -71,6 +71,7 @@ class Stack:
     _stopping: threading.Event = field(default_factory=threading.Event)
     _monitor: threading.Thread | None = None
     _broken: ServiceDied | None = None
+    _metrics: metrics.Endpoint | None = None
 
     def __enter__(self) -> Stack:
         self.ensure()
@@ -127,6 +128,9 @@ class Stack:
             self._monitor.join()
             self._monitor = None
             address.note(self.settings.home).unlink(missing_ok=True)
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
         broker = self.services.pop("broker", None)
         _stop(list(self.services.values()))
         _stop([broker] if broker else [])
@@ -141,12 +145,14 @@ class Stack:
 
     def _start(self) -> Addresses:
         ports = {name: free_port() for name in ("broker", "flower", "mlflow")}
+        self._metrics = metrics.serve(self.settings) if self.pages else None
         addresses = Addresses(
             pid=os.getpid(),
             started=str(started(os.getpid())),
             broker=f"redis://127.0.0.1:{ports['broker']}/0",
             flower=f"http://127.0.0.1:{ports['flower']}" if self.pages else None,
             mlflow=f"http://127.0.0.1:{ports['mlflow']}" if self.pages else None,
+            metrics=self._metrics.address if self._metrics else None,
         )
         self._stopping.clear()
         self._launch("broker", _broker(ports["broker"], self.settings.home))

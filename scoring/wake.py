@@ -1,7 +1,8 @@
 """The doorbell: tells workers that there is something to do, by task name.
 
-Messages carry ids only. They are sent after the ledger's commit, and losing one costs time, never
-rows. Celery is imported when the bell first rings, so that planning and reading never pay for it.
+Messages to our own tasks carry ids only. They are sent after the ledger's commit, and losing one
+costs time, never rows. Celery is imported when the bell first rings, so that planning and reading
+never pay for it.
 """
 
 from __future__ import annotations
@@ -79,6 +80,18 @@ class Bell:
                 kwargsrepr="",
                 queue=CONTROL,
                 priority=FINISH_PRIORITY,
+                producer=producer,
+                **SEND_OPTIONS,
+            )
+
+    def call(self, task: str, *, event: Mapping[str, Any], queue: str, message_id: str) -> None:
+        """Call somebody else's task as ``task(event=...)``, in JSON. Raises: BrokerUnreachable."""
+        with self._sending() as producer:
+            self._app.send_task(
+                task,
+                kwargs={"event": dict(event)},
+                queue=queue,
+                task_id=message_id,
                 producer=producer,
                 **SEND_OPTIONS,
             )

@@ -12,7 +12,14 @@ import sys
 import typer
 
 from scoring import telemetry
-from scoring.cli import model_commands, plan_commands, run_commands, service_commands
+from scoring.cli import (
+    evaluate_command,
+    metrics_command,
+    model_commands,
+    plan_commands,
+    run_commands,
+    service_commands,
+)
 from scoring.cli.show import problem
 from scoring.errors import JobError, RunNotFound, RunNotInState, ScoringError, SettingsInvalid
 from scoring.settings import Settings
@@ -29,7 +36,9 @@ app = typer.Typer(
 run_commands.register(app)
 plan_commands.register(app)
 model_commands.register(app)
+evaluate_command.register(app)
 service_commands.register(app)
+metrics_command.register(app)
 
 
 @app.callback()

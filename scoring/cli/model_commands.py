@@ -15,6 +15,7 @@ from scoring.cli import show
 from scoring.cli.run_commands import JsonOption, find
 from scoring.job import Precision
 from scoring.job_files import find_job
+from scoring.models.search_document import search_document
 from scoring.models.search_request import Device
 from scoring.settings import Settings
 
@@ -40,7 +41,11 @@ def profile(
         str, typer.Option(help="The job's [input] columns, comma between, if it has any.")
     ] = "",
     label: Annotated[
-        str, typer.Option(help="Column of the known truth: variants are judged by it too.")
+        str,
+        typer.Option(
+            help="Column of the known truth, in rows that the model was not fitted to: variants "
+            "and later runs are judged by it."
+        ),
     ] = "",
     from_run: Annotated[str | None, typer.Option(help="Take the profile of this run.")] = None,
     sample: Annotated[
@@ -109,7 +114,7 @@ def list_variants(
         again=again,
     )
     limits = asked.precision if asked else Precision()
-    shown = variants.document(found, limits)
+    shown = search_document(found, limits)
     if json:
         show.document(shown)
         return

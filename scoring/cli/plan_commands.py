@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
 from scoring import api, runs
 from scoring.cli import show
 from scoring.cli.run_commands import DateOption, JobArgument, JsonOption
+from scoring.job import Job
 from scoring.job_files import find_job
 from scoring.settings import Settings
+
+NOTHING_YET = {
+    "model": "nothing: the model has no reference profile, `scoring models profile` makes one",
+    "previous": "nothing: no other run of this job was published yet",
+    "weekday": "nothing: no earlier run of this weekday was published yet",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +41,19 @@ def plan(job: JobArgument, date: DateOption = None, json: JsonOption = False) ->
         "files": len(document["files"]),
         "rows": document["rows_in"],
         "chunks": f"{len(chunks)} of {min(chunks):,} to {max(chunks):,} rows",
-        "drift reference": "yes" if document["reference"] else "none yet",
+        "compared with": _compared_with(found, document["compared_with"]),
     }
     show.table(show.run_details(shown))
+
+
+def _compared_with(job: Job, found: Mapping[str, Any] | None) -> str:
+    """The reference in words; where there is none, what has to be there first."""
+    if found is None:
+        return NOTHING_YET.get(job.drift.reference, "nothing")
+    where = {
+        "model": "the model's reference profile",
+        "previous": f"run {', '.join(found['runs'])}",
+        "weekday": f"runs of the same weekday: {', '.join(found['runs'])}",
+        "path": found["path"],
+    }[found["kind"]]
+    return f"{where} ({found['rows']:,} rows)"

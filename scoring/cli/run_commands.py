@@ -1,10 +1,13 @@
-"""Commands on runs: run, submit, status, runs, report, retry, cancel, release."""
+"""Commands on runs: run, submit, status, runs, report, retry, cancel, release, reject."""
 
 from __future__ import annotations
 
 import getpass
 import math
+import os
 import time
+import webbrowser
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +15,7 @@ from rich.markup import escape
 
 from scoring import api
 from scoring import runs as runs_of
-from scoring.cli import show
+from scoring.cli import report_table, show
 from scoring.errors import RunNotFound
 from scoring.job_files import find_job
 from scoring.ledger import RunRecord
@@ -31,11 +34,12 @@ DateOption = Annotated[
     str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="Logical date of the run.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever looks later.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the root."""
-    for command in (run, submit, status, runs, report, retry, cancel, release):
+    for command in (run, submit, status, runs, report, retry, cancel, release, reject):
         app.command()(command)
 
 
@@ -71,13 +75,25 @@ def submit(
         typer.echo(submitted.id)
 
 
-def status(run: RunArgument, json: JsonOption = False) -> None:
-    """Show one run."""
-    found = find(run).to_dict()
+def status(
+    run: RunArgument,
+    history: Annotated[bool, typer.Option("--history", help="Also what happened to it.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show one run, who is told of its drift, and with --history all that happened to it."""
+    found = find(run)
+    told, events = found.deliveries(), found.history() if history else []
     if json:
-        show.document(found)
-    else:
-        show.table(show.run_details(found))
+        more = {"history": events} if history else {}
+        show.document({**found.to_dict(), "deliveries": told, **more})
+        return
+    show.table(show.run_details(found.to_dict()))
+    if told:
+        typer.echo()
+        show.table(show.deliveries_table(told))
+    if events:
+        typer.echo()
+        show.table(show.history_table(events))
 
 
 def runs(
@@ -93,26 +109,25 @@ def runs(
         show.table(show.runs_table(found))
 
 
-def report(run: RunArgument, json: JsonOption = False) -> None:
+def report(
+    run: RunArgument,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the report's page in a browser.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every column, however many.")] = False,
+    json: JsonOption = False,
+) -> None:
     """Show the drift report of a run."""
     found = find(run)
     drift = found.report()
+    page = Path(str(found.record.report))
     if json:
         show.document(drift)
-        return
-    rows = show.listing("column", "role", ">psi", "severity", ">nulls")
-    for column in drift["columns"]:
-        psi = column["psi"]
-        rows.add_row(
-            column["name"],
-            column["role"],
-            "-" if psi is None else f"{psi:.3f}",
-            show.severity(column["severity"]),
-            show.share(column["current"]["null_share"]),
-        )
-    show.say(drift["verdict"])
-    show.table(rows)
-    show.say(f"The page: {found.record.report}")
+    else:
+        show.table(report_table.render(drift, limit=None if every else report_table.LIMIT))
+        show.say(f"The page: {page}")
+    if open_page and not webbrowser.open(page.as_uri()):
+        show.say("no browser could be started here; copy the page to where there is one")
 
 
 def retry(run: RunArgument, json: JsonOption = False) -> None:
@@ -125,9 +140,14 @@ def cancel(run: RunArgument, json: JsonOption = False) -> None:
     _changed(find(run).cancel(), json=json)
 
 
-def release(run: RunArgument, json: JsonOption = False) -> None:
+def release(run: RunArgument, reason: ReasonOption = "", json: JsonOption = False) -> None:
     """Publish a run that is held back."""
-    _changed(find(run).release(getpass.getuser()), json=json)
+    _changed(find(run).release(_user(), reason), json=json)
+
+
+def reject(run: RunArgument, reason: ReasonOption = "", json: JsonOption = False) -> None:
+    """Drop a run that is held back, for good; the earlier output stands."""
+    _changed(find(run).reject(_user(), reason), json=json)
 
 
 def find(run: str) -> api.Run:
@@ -137,6 +157,14 @@ def find(run: str) -> api.Run:
     if not newest:
         raise RunNotFound(run)
     return newest[0]
+
+
+def _user() -> str:
+    """Who types the command; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def _changed(found: api.Run, *, json: bool) -> None:
@@ -183,7 +211,10 @@ def _finish(ended: RunRecord, *, json: bool) -> None:
         if ended.report:
             show.say(f"Drift:  {ended.report}")
         if ended.state == "held":
-            show.say(f"Held because of its drift. Publish it with: scoring release {ended.id}")
+            show.say(
+                f"Held because of its drift. Publish it with: scoring release {ended.id}, "
+                f"or drop it with: scoring reject {ended.id}"
+            )
         if ended.error:
             show.say(f"[bold red]error:[/] {escape(ended.error)}")
     raise typer.Exit(show.EXIT_CODES[ended.state])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType
-
 import typer
 
 from scoring import api
 from scoring.cli import show
 from scoring.cli.checks import checks
 from scoring.cli.run_commands import JsonOption
+from scoring.cli.stopping import asked_to_stop
 from scoring.ledger import Ledger
 from scoring.settings import Settings
 from scoring.stack import Stack
@@ -27,16 +24,10 @@ def register(app: typer.Typer) -> None:
 
 
 def up() -> None:
-    """Run the embedded services here until Ctrl-C: broker, worker, beat, Flower, MLflow."""
+    """Run the embedded services here until Ctrl-C: broker, worker, beat, pages, metrics."""
     settings = Settings()
     api.open_context(settings)
-    asked_to_stop = threading.Event()
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        asked_to_stop.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    asked = asked_to_stop()
     show.say("starting broker, worker, beat, Flower and MLflow ...")
     with Stack(settings, pages=True) as stack:
         addresses = stack.ensure()
@@ -47,6 +38,7 @@ def up() -> None:
             ("broker", addresses.broker),
             ("Flower", addresses.flower),
             ("MLflow", addresses.mlflow),
+            ("metrics", addresses.metrics),
             ("ledger", settings.database_url),
             ("registry", settings.tracking_uri),
             ("jobs", settings.jobs),
@@ -54,7 +46,7 @@ def up() -> None:
         ):
             show.say(f"{name:>9}  {value}")
         show.say("ready; Ctrl-C stops everything")
-        while not asked_to_stop.wait(0.5):
+        while not asked.wait(0.5):
             stack.check()
         show.say("stopping ...")
 

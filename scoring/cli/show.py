@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,6 +22,7 @@ STATE_STYLES = {
     "finishing": "cyan",
 }
 SEVERITY_STYLES = {"none": "green", "small": "yellow", "moderate": "dark_orange", "severe": "red"}
+DELIVERY_STYLES = {"waiting": "yellow", "delivered": "green", "failed": "red"}
 WIDEST = 10_000
 EXIT_CODES = {"published": 0, "failed": 1, "held": 3, "cancelled": 4}
 
@@ -31,8 +32,8 @@ def document(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-def table(rows: Table) -> None:
-    """A table on standard output; a narrow terminal wraps its lines, cells are never cut."""
+def table(rows: RenderableType) -> None:
+    """Something on standard output; a narrow terminal wraps its lines, cells are never cut."""
     needed = Console(width=WIDEST).measure(rows).maximum
     Console(highlight=False, width=max(Console().width, needed)).print(rows)
 
@@ -92,6 +93,34 @@ def run_details(found: Mapping[str, Any]) -> Table:
             text = f"{value:,}" if isinstance(value, int) else escape(str(value))
             details.add_row(name.replace("_", " "), text)
     return details
+
+
+def deliveries_table(deliveries: Sequence[Mapping[str, Any]]) -> Table:
+    """Who is told of a run's drift, one a line."""
+    found = listing("told to", "for", "state", ">attempts", "when", "error")
+    for one in deliveries:
+        found.add_row(
+            f"{one['channel']} {one['target']}",
+            one["action"],
+            f"[{DELIVERY_STYLES[one['state']]}]{one['state']}[/]",
+            str(one["attempts"]),
+            one["delivered_at"] or one["next_at"] or "-",
+            escape(one["error"] or "-"),
+        )
+    return found
+
+
+def history_table(events: Sequence[Mapping[str, Any]]) -> Table:
+    """What happened to a run, one event a line; its lists and tables are in --json only."""
+    found = listing("at", "event", "detail")
+    for one in events:
+        detail = ", ".join(
+            f"{name}: {value}"
+            for name, value in one["detail"].items()
+            if value not in (None, "") and not isinstance(value, (dict, list))
+        )
+        found.add_row(one["at"], one["event"], escape(detail))
+    return found
 
 
 def share(value: float | None) -> str:

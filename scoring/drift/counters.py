@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scoring.drift.columns import CategoryProfile, NumberProfile, name_rank, split_named
+from scoring.drift.category_profile import CategoryProfile, name_rank, split_named
 from scoring.drift.frame import ColumnFrame
 from scoring.drift.grid import CELLS, cells, raw_cells
 from scoring.drift.moments import Moments
+from scoring.drift.number_profile import NumberProfile
 
 __all__ = ["CategoryCounter", "NumberCounter", "names_counted", "numbers"]
 
@@ -44,6 +45,8 @@ class NumberCounter:
     def add(self, array: pa.Array) -> None:
         """Fold one Arrow array in; without nulls its buffer is read in place."""
         self._rows += len(array)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
         if array.null_count:
             self._nulls += array.null_count
             array = array.drop_null()
@@ -94,6 +97,11 @@ class CategoryCounter:
     def add(self, array: pa.Array) -> None:
         """Fold one Arrow array in."""
         self._rows += len(array)
+        if self.frame.free_text:
+            nulls = _null_count(array)
+            self._nulls += nulls
+            self._other += len(array) - nulls
+            return
         for name, rows in names_counted(array):
             if name is None:
                 self._nulls += rows
@@ -207,16 +215,28 @@ def names_counted(array: pa.Array) -> Iterator[tuple[str | None, int]]:
     coded = pa.types.is_dictionary(array.type)
     found = pc.value_counts(array.indices if coded else array)
     names = array.dictionary.take(found.field("values")) if coded else found.field("values")
-    return zip(names.cast(pa.string()).to_pylist(), found.field("counts").to_pylist(), strict=True)
+    texts = names.cast(pa.large_string())
+    return zip(texts.to_pylist(), found.field("counts").to_pylist(), strict=True)
+
+
+def _null_count(array: pa.Array) -> int:
+    """Rows without a value; a dictionary may hold null as one of its values."""
+    if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
+        array = array.dictionary.take(array.indices)
+    return int(array.null_count)
 
 
 def numbers(array: pa.Array) -> NDArray[Any]:
-    """An Arrow array without nulls as numbers: dates as days, timestamps as seconds."""
+    """An Arrow array without nulls as numbers: dates as days, times of any kind as seconds."""
     types, dtype = pa.types, array.type
+    if types.is_dictionary(dtype):
+        return numbers(array.dictionary_decode())
     if types.is_date(dtype):
-        return array.cast(pa.date32()).view(pa.int32()).to_numpy()  # type: ignore[no-any-return]
-    if types.is_timestamp(dtype):
-        return array.view(pa.int64()).to_numpy() / _PER_SECOND[dtype.unit]  # type: ignore[no-any-return]
+        days = array.cast(pa.date32(), safe=False).view(pa.int32())
+        return days.to_numpy()  # type: ignore[no-any-return]
+    if types.is_timestamp(dtype) or types.is_time(dtype) or types.is_duration(dtype):
+        ticks = array.view(pa.int32() if types.is_time32(dtype) else pa.int64())
+        return ticks.to_numpy() / _PER_SECOND[dtype.unit]  # type: ignore[no-any-return]
     if types.is_decimal(dtype):
         array = array.cast(pa.float64())
     values: NDArray[Any] = array.to_numpy(zero_copy_only=True)

@@ -1,25 +1,73 @@
 """Column profiles as JSON: sparse counts, every float back to the last bit.
 
-JSON has no infinity, so those are written as strings.
+JSON has no infinity, so those are written as strings. A column counted in the bins of a reference
+may leave its frame out: the chunks of a run share one, and reading its edges from each of them
+would take longer than adding them up.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from scoring.drift.columns import CategoryProfile, NumberProfile
-from scoring.drift.frame import ColumnFrame
+from scoring.drift.columns import CategoryProfile, Column, NumberProfile
+from scoring.drift.frame import ColumnFrame, Role
 from scoring.drift.moments import Moments
 
-__all__ = ["column_from_document", "column_to_document"]
+__all__ = ["Known", "read_columns", "write_columns"]
 
+_VERSION = 2
+_READABLE = (1, 2)
 _MOMENTS = ("mean", "m2", "minimum", "maximum")
 
 
-def column_to_document(column: NumberProfile | CategoryProfile) -> dict[str, Any]:
-    """A column's profile as JSON values."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The frames of a reference, which a document of a chunk leaves out."""
+
+    frames: Mapping[tuple[Role, str], ColumnFrame]
+    """By role and name."""
+    id: str | None
+    """Of the reference; None: there is none, and documents are whole."""
+
+
+def write_columns(columns: Sequence[Column], skipped: Sequence[str], known: Known) -> str:
+    """Columns as a JSON document, those counted in `known` frames without them."""
+    document = {
+        "version": _VERSION,
+        "reference": known.id,
+        "columns": [_column_to_document(column, known) for column in columns],
+        "skipped": skipped,
+    }
+    return json.dumps(document, allow_nan=False, separators=(",", ":"))
+
+
+def read_columns(text: str, known: Known) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """Columns and skipped names of a document.
+
+    Raises:
+        ValueError: it is of a later version, or left the frames of another reference out.
+    """
+    document = json.loads(text)
+    version, reference = document.get("version"), document.get("reference")
+    if version not in _READABLE:
+        raise ValueError(
+            f"this profile has version {version!r}, this release reads "
+            f"{' and '.join(map(str, _READABLE))}: make it again with `scoring models profile`"
+        )
+    if reference not in (None, known.id):
+        raise ValueError(
+            f"this profile of a chunk was counted in the bins of reference {reference} and can be "
+            f"read only with that, not with {known.id or 'none'}"
+        )
+    columns = tuple(_column_from_document(column, known) for column in document["columns"])
+    return columns, tuple(document["skipped"])
+
+
+def _column_to_document(column: Column, known: Known) -> dict[str, Any]:
     frame = column.frame
     document: dict[str, Any] = {
         "name": frame.name,
@@ -27,50 +75,88 @@ def column_to_document(column: NumberProfile | CategoryProfile) -> dict[str, Any
         "kind": frame.kind,
         "rows": column.rows,
         "nulls": column.nulls,
-        "bins": list(column.counts.keys()),
+        "bins": _bins_to_document(list(column.counts.keys())),
         "counts": list(column.counts.values()),
     }
+    if known.frames.get((frame.role, frame.name)) != frame:
+        document |= _frame_to_document(frame)
     if isinstance(column, CategoryProfile):
-        return document | {"categories": frame.categories, "other": column.other}
+        return document | {"other": column.other}
     return document | {
-        "unit": frame.unit,
-        "edges": None if frame.edges is None else [_write(edge) for edge in frame.edges],
-        "origin": _write(frame.origin),
         "nans": column.nans,
         "infinities": [column.negative_infinities, column.positive_infinities],
         "moments": _moments_to_document(column.moments),
     }
 
 
-def column_from_document(document: Mapping[str, Any]) -> NumberProfile | CategoryProfile:
-    """Read `column_to_document`'s values."""
-    what = {key: document[key] for key in ("name", "role", "kind")}
-    counts = dict(zip(document["bins"], document["counts"], strict=True))
+def _column_from_document(document: Mapping[str, Any], known: Known) -> Column:
+    bins, counts = document["bins"], document["counts"]
+    if isinstance(bins, int):
+        bins = range(bins, bins + len(counts))
+    counted = {
+        "rows": document["rows"],
+        "nulls": document["nulls"],
+        "counts": dict(zip(bins, counts, strict=True)),
+    }
+    framed = "edges" in document or "categories" in document
+    frame = (
+        _frame_from_document(document)
+        if framed
+        else known.frames[document["role"], document["name"]]
+    )
     if document["kind"] == "category":
-        categories = _tuple(document["categories"])
-        return CategoryProfile(
-            frame=ColumnFrame(**what, categories=categories),
-            rows=document["rows"],
-            nulls=document["nulls"],
-            counts=counts,
-            other=document["other"],
-        )
-    edges = _tuple(document["edges"])
+        return CategoryProfile(frame=frame, other=document["other"], **counted)
     return NumberProfile(
-        frame=ColumnFrame(
-            **what,
-            unit=document["unit"],
-            edges=None if edges is None else tuple(float(edge) for edge in edges),
-            origin=float(document["origin"]),
-        ),
-        rows=document["rows"],
-        nulls=document["nulls"],
+        frame=frame,
         nans=document["nans"],
         negative_infinities=document["infinities"][0],
         positive_infinities=document["infinities"][1],
         moments=_moments_from_document(document["moments"]),
-        counts=counts,
+        **counted,
     )
+
+
+def _frame_to_document(frame: ColumnFrame) -> dict[str, Any]:
+    if frame.kind == "category":
+        return {
+            "aspect": frame.aspect,
+            "categories": frame.categories,
+            "free_text": frame.free_text,
+        }
+    return {
+        "aspect": frame.aspect,
+        "unit": frame.unit,
+        "edges": None if frame.edges is None else [_write(edge) for edge in frame.edges],
+        "origin": _write(frame.origin),
+    }
+
+
+def _frame_from_document(document: Mapping[str, Any]) -> ColumnFrame:
+    """Version 1 knew neither derived elements nor free text."""
+    what = {key: document[key] for key in ("name", "role", "kind")}
+    what["aspect"] = document.get("aspect", "")
+    if document["kind"] == "category":
+        categories = document["categories"]
+        return ColumnFrame(
+            **what,
+            categories=None if categories is None else tuple(categories),
+            free_text=document.get("free_text", False),
+        )
+    edges = document["edges"]
+    return ColumnFrame(
+        **what,
+        unit=document["unit"],
+        edges=None if edges is None else tuple(map(float, edges)),
+        origin=float(document["origin"]),
+    )
+
+
+def _bins_to_document(bins: list[Any]) -> list[Any] | int:
+    """The bins, or the first of them where they are numbers that follow one another."""
+    first = bins[0] if bins else ""
+    if isinstance(first, int) and bins == list(range(first, first + len(bins))):
+        return first
+    return bins
 
 
 def _moments_to_document(moments: Moments | None) -> dict[str, Any] | None:
@@ -87,7 +173,3 @@ def _moments_from_document(document: Mapping[str, Any] | None) -> Moments | None
 
 def _write(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
-
-
-def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
-    return None if values is None else tuple(values)

@@ -7,19 +7,20 @@ first run that has none, is open: see `scoring.drift.grid`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from scoring.drift.elements import Aspect, Element, Role, elements, elements_of
+from scoring.drift.kinds import Kind, Unit, kind_of, unit_of
 
 if TYPE_CHECKING:
     from scoring.drift.profile import Profile
 
 __all__ = [
+    "Aspect",
     "ColumnFrame",
     "Kind",
     "Role",
@@ -29,13 +30,6 @@ __all__ = [
     "kind_of",
     "readable",
 ]
-
-Kind = Literal["number", "category"]
-Role = Literal["feature", "output"]
-Unit = Literal["plain", "days", "seconds"]
-
-# A vector output (one probability per class) is framed element by element up to this length.
-LONGEST_VECTOR = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +43,13 @@ class ColumnFrame:
     """
 
     name: str
-    """The column's name; the element `i` of a vector column is ``name[i]``."""
+    """The column's name; with ``[i]`` for a place of a vector, ``[aspect]`` for what is derived."""
     role: Role
     """Whether the model reads the column or made it."""
     kind: Kind
     """How it is counted: numbers in bins, categories by name."""
+    aspect: Aspect = ""
+    """What of the column is counted; "": its values."""
     unit: Unit = "plain"
     """What a number means: itself, or days or seconds since 1970-01-01 UTC."""
     edges: tuple[float, ...] | None = None
@@ -62,10 +58,25 @@ class ColumnFrame:
     """Where the open grid is finest, in `unit`; best the column's minimum."""
     categories: tuple[str, ...] | None = None
     """The categories that the reference knows; None: no reference."""
+    free_text: bool = False
+    """Texts or identifiers, too various for names to tell anything: none is counted by name."""
 
     def __post_init__(self) -> None:
         if self.edges and not all(low < high for low, high in pairwise(self.edges)):
             raise ValueError(f"column {self.name!r}: edges must ascend, found {self.edges!r}")
+
+    def check_same(self, other: ColumnFrame) -> None:
+        """Raises ValueError unless what was counted in the two frames can be added up."""
+        if self is not other and self != other:
+            raise ValueError(
+                f"column {self.name!r} was counted in different bins and cannot be merged: "
+                "profile every chunk of a run with the same frames"
+            )
+
+    @property
+    def of(self) -> str | None:
+        """The column that this is derived from; None: it is one itself."""
+        return self.name.removesuffix(f"[{self.aspect}]") if self.aspect else None
 
 
 def frames_for(
@@ -76,47 +87,24 @@ def frames_for(
     """Frame `columns` (name, role, Arrow type) as the reference did, or openly.
 
     `origins` holds minima by column name, in the frame's unit; a column that is not there
-    starts at 0. A column whose type can be neither ordered nor named (lists, structs, binary,
-    long vectors) gets no frame.
+    starts at 0. A column whose type can be neither ordered nor named is framed by what can be
+    derived from it (lists, long vectors), or not at all (structs, binary). Derived elements are
+    framed where the reference finds them meaningful or does not know the column; a real column
+    that has the name of one takes its place.
     """
-    known = {(c.frame.role, c.frame.name): c.frame for c in _reference_columns(reference)}
+    known = _by_place(reference)
+    real = {(role, name) for name, role, _ in columns}
     frames = []
-    for name, role, dtype in _elements(columns):
-        kind = kind_of(dtype)
-        if kind is None:
-            continue
-        frame = known.get((role, name))
-        if frame is None or (frame.kind, frame.unit) != (kind, _unit_of(dtype)):
-            origin = origins.get(name, 0.0) if kind == "number" else 0.0
-            frame = ColumnFrame(
-                name=name, role=role, kind=kind, unit=_unit_of(dtype), origin=float(origin)
-            )
-        frames.append(frame)
+    for name, role, dtype in columns:
+        base = known.get((role, name))
+        for element in elements(name, role, dtype):
+            if element.name != name and (role, element.name) in real:
+                continue
+            if element.aspect and not _is_wanted(element.aspect, base, kind_of(dtype)):
+                continue
+            frame = _open_frame(element, role, origins)
+            frames.append(_as_known(frame, known.get((role, element.name))))
     return tuple(frames)
-
-
-def kind_of(dtype: Any) -> Kind | None:
-    """How a column of this Arrow type is counted; None where it cannot be."""
-    types = pa.types
-    if types.is_dictionary(dtype):
-        inner = dtype.value_type
-        named = _is_text(inner) or types.is_boolean(inner) or types.is_integer(inner)
-        return "category" if named else None
-    if _is_text(dtype) or types.is_boolean(dtype):
-        return "category"
-    ordered = types.is_integer(dtype) or types.is_floating(dtype) or types.is_decimal(dtype)
-    if ordered or types.is_date(dtype) or types.is_timestamp(dtype):
-        return "number"
-    return None
-
-
-def elements_of(name: str, array: pa.Array) -> Iterator[tuple[str, pa.Array]]:
-    """The column itself or, for a short vector, one column ``name[i]`` per element."""
-    if pa.types.is_fixed_size_list(array.type) and array.type.list_size <= LONGEST_VECTOR:
-        for i in range(array.type.list_size):
-            yield f"{name}[{i}]", pc.list_element(array, i)
-    else:
-        yield name, array
 
 
 def readable(value: float, unit: Unit) -> str:
@@ -130,28 +118,36 @@ def readable(value: float, unit: Unit) -> str:
     return f"{value:.6g}"
 
 
-def _reference_columns(reference: Profile | None) -> tuple[Any, ...]:
-    return reference.as_reference().columns if reference else ()
+def _by_place(reference: Profile | None) -> dict[tuple[Role, str], Any]:
+    columns = reference.as_reference().columns if reference else ()
+    return {(column.frame.role, column.frame.name): column for column in columns}
 
 
-def _elements(columns: Sequence[tuple[str, Role, Any]]) -> list[tuple[str, Role, Any]]:
-    flat: list[tuple[str, Role, Any]] = []
-    for name, role, dtype in columns:
-        if pa.types.is_fixed_size_list(dtype) and dtype.list_size <= LONGEST_VECTOR:
-            flat += [(f"{name}[{i}]", role, dtype.value_type) for i in range(dtype.list_size)]
-        else:
-            flat.append((name, role, dtype))
-    return flat
+def _is_wanted(aspect: Aspect, base: Any, kind: Kind | None) -> bool:
+    """Whether the reference's profile of the column lets the derived element be counted."""
+    if base is None or base.frame.aspect or base.frame.kind != kind or not base.values:
+        return True
+    return bool(base.supports(aspect))
 
 
-def _unit_of(dtype: Any) -> Unit:
-    if pa.types.is_date(dtype):
-        return "days"
-    return "seconds" if pa.types.is_timestamp(dtype) else "plain"
-
-
-def _is_text(dtype: Any) -> bool:
-    types = pa.types
-    return bool(
-        types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
+def _open_frame(element: Element, role: Role, origins: Mapping[str, float]) -> ColumnFrame:
+    kind = kind_of(element.dtype)
+    assert kind is not None
+    with_origin = kind == "number" and not element.aspect
+    return ColumnFrame(
+        name=element.name,
+        role=role,
+        kind=kind,
+        aspect=element.aspect,
+        unit=unit_of(element.dtype),
+        origin=float(origins.get(element.name, 0.0)) if with_origin else 0.0,
     )
+
+
+def _as_known(frame: ColumnFrame, column: Any) -> ColumnFrame:
+    """The reference's frame, unless what it counted is something else."""
+    if column is None:
+        return frame
+    known: ColumnFrame = column.frame
+    same = (known.kind, known.unit, known.aspect) == (frame.kind, frame.unit, frame.aspect)
+    return known if same else frame

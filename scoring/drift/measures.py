@@ -1,162 +1,177 @@
 """Measures of drift: pure functions of two profiles' counts.
 
-All work on the same coarse bins (`deciles`): about ten of equal reference mass, beside which
-missing values and values outside the reference's range have bins of their own. An outlier can
-therefore not stretch the bins until a shift hides in one of them.
+None is ever NaN or negative, whatever the counts, and none grows with the number of rows: each
+says how far the column has moved. Whether chance alone moves it as far is a question of its own
+(`scoring.drift.significance`), and which measure is asked another (`scoring.drift.lead`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from scoring.drift.bins import (
+    comparable,
+    deciles,
+    every_category,
+    incomparable,
+    single_valued,
+    unknown_rows,
+    with_infinities,
+)
 from scoring.drift.columns import CategoryProfile, NumberProfile
-from scoring.drift.frame import Unit, readable
+from scoring.drift.distances import Floats, as_floats, chi2, js, ks, psi
+from scoring.drift.significance import js_by_chance, ks_p, least_p, psi_by_chance, rate_p
+from scoring.drift.wasserstein import wasserstein
 
-__all__ = ["SEVERITIES", "Severity", "comparable", "deciles", "psi", "severity"]
+__all__ = [
+    "SEVERITIES",
+    "Figures",
+    "Severity",
+    "comparable",
+    "deciles",
+    "measure",
+    "psi",
+    "severity",
+]
 
 Severity = Literal["none", "small", "moderate", "severe"]
 SEVERITIES: tuple[Severity, ...] = ("none", "small", "moderate", "severe")
 
-Binned = tuple[list[str], list[int], list[int]]
-"""Labels, reference rows and current rows of the bins, in order."""
-
-BINS = 10
-CATEGORIES = 20
-# Added to each bin's rows (Krichevsky and Trofimov 1981), so that an empty bin weighs what half
-# a row would and not what the smallest float would.
-SMOOTHING = 0.5
+# Words come in texts, which repeat them: so many of them tell chance as much as one that stood
+# alone (the design effect of Rao and Scott 1981; 1.0 to 2.2 for docstrings of 10 to 120 words).
+WORDS_AS_ONE = 2
 
 
-def psi(
-    reference_counts: Sequence[int] | NDArray[Any], current_counts: Sequence[int] | NDArray[Any]
-) -> float:
-    """Population stability index of two rows of bins (bin,): ``sum((q - p) * ln(q / p))``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What was measured of one column; None where a figure does not apply to it."""
 
-    `p` and `q` are the reference's and the current shares (count + 0.5) / (total + 0.5 * bins);
-    bins empty on both sides are left out first. Siddiqi, Credit Risk Scorecards (2006); the same
-    as the symmetrised Kullback-Leibler divergence (Jeffreys 1946). Never negative, never NaN;
-    0.0 where either side has no rows, as nothing is then known.
-    """
-    reference = np.asarray(reference_counts, dtype=np.float64)
-    current = np.asarray(current_counts, dtype=np.float64)
-    used = (reference > 0) | (current > 0)
-    if not (reference.sum() > 0 and current.sum() > 0):
-        return 0.0
-    p = (reference[used] + SMOOTHING) / (reference.sum() + SMOOTHING * used.sum())
-    q = (current[used] + SMOOTHING) / (current.sum() + SMOOTHING * used.sum())
-    return max(0.0, float(np.sum((q - p) * np.log(q / p))))
+    psi: float
+    """Population stability index on the coarse bins; 0 to about 18."""
+    psi_chance: float
+    """PSI to be expected of samples of these sizes where nothing has moved."""
+    ks: float | None
+    """Largest distance of the two distribution functions, 0 to 1: a lower bound, as it is read
+    off at the bins' edges. Numbers only; missing values left out."""
+    ks_error: float | None
+    """By how much more the distance may be between the edges, at the most."""
+    ks_p: float | None
+    """Chance of a distance of `ks` or more without drift."""
+    wasserstein: float | None
+    """Mean distance that a row has moved, in standard deviations of the reference. Numbers only;
+    missing values left out, outliers pulled in."""
+    js: float
+    """Jensen-Shannon distance in nats, 0 to 0.833: on the coarse bins of a number, on all
+    categories."""
+    js_chance: float
+    """Distance to be expected of samples of these sizes where nothing has moved."""
+    cramers_v: float
+    """Cramer's V of the bins that `js` is measured on, the two sides weighing alike; 0 to 1."""
+    chi2_p: float
+    """Chance of such counts without drift, by the chi-square test. Too low for numbers where the
+    bins were cut by as few rows as they count."""
+    missing_change: float
+    """Share of missing rows (null, NaN) less that of the reference; -1 to 1."""
+    new_share: float | None
+    """Share of rows in categories that the reference does not know, 0 to 1; None for a number,
+    and where the reference had more categories than it could name."""
+    categories: int | None
+    """Categories that the reference counted by name; None for a number."""
+    p: float
+    """Chance of all that differs, without drift: the least of the tests that apply, Kolmogorov
+    and Smirnov's for numbers, chi-square for categories, and one each for rows that are missing
+    and that are of new categories, times their number."""
 
 
-def severity(psi: float, small: float, moderate: float, severe: float) -> Severity:
-    """The tier a PSI falls in; a threshold belongs to the tier that it opens."""
-    if psi >= severe:
-        return "severe"
-    if psi >= moderate:
-        return "moderate"
-    return "small" if psi >= small else "none"
-
-
-def comparable(
+def measure(
     reference: NumberProfile | CategoryProfile, current: NumberProfile | CategoryProfile
-) -> bool:
-    """Whether `deciles` can set the two side by side: they were counted in the same bins."""
+) -> Figures:
+    """All figures of one column; raises ValueError unless the two are `comparable`."""
     if isinstance(reference, NumberProfile) and isinstance(current, NumberProfile):
-        edges = reference.frame.edges
-        same = edges == current.frame.edges and reference.frame.unit == current.frame.unit
-        return edges is not None and same
+        return _of_numbers(reference, current)
     if isinstance(reference, CategoryProfile) and isinstance(current, CategoryProfile):
-        known = reference.frame.categories
-        return known is not None and (known == current.frame.categories or current.other == 0)
-    return False
+        return _of_categories(reference, current)
+    raise incomparable(current)
 
 
-def deciles(
-    reference: NumberProfile | CategoryProfile, current: NumberProfile | CategoryProfile
-) -> Binned:
-    """The coarse bins on which drift is measured: labels, reference rows, current rows.
-
-    Numbers: about ten bins of equal reference mass, fewer or more where single values are
-    common; below and above the reference's edges (infinities with them); missing (null and
-    NaN). Categories: the reference's twenty largest; its others; those it does not know;
-    missing. Raises ValueError unless the two are `comparable`.
-    """
-    if not comparable(reference, current):
-        raise ValueError(
-            f"column {current.frame.name!r} was not counted in the bins of this reference: "
-            "profile it with frames_for(reference, ...)"
-        )
-    if isinstance(reference, NumberProfile) and isinstance(current, NumberProfile):
-        labels, before, now = _number_bins(reference, current)
-        before.append(reference.nulls + reference.nans)
-        now.append(current.nulls + current.nans)
-    elif isinstance(reference, CategoryProfile) and isinstance(current, CategoryProfile):
-        labels, before, now = _category_bins(reference, current)
-        before.append(reference.nulls)
-        now.append(current.nulls)
-    return [*labels, "(missing)"], before, now
-
-
-def _number_bins(reference: NumberProfile, current: NumberProfile) -> Binned:
-    edges, unit = reference.frame.edges or (), reference.frame.unit
-    sides = [_with_infinities(reference), _with_infinities(current)]
-    if not edges:
-        return ["any value"], [int(sides[0].sum())], [int(sides[1].sum())]
-    starts = _equal_mass_starts(sides[0][1:-1])
-    groups = np.concatenate([[0], starts + 1, [len(edges)]])
-    bounds = [*(edges[start] for start in starts), edges[-1]]
-    labels = [
-        f"below {readable(edges[0], unit)}",
-        *(_interval(low, high, unit) for low, high in pairwise(bounds)),
-        f"{readable(edges[-1], unit)} or more",
-    ]
-    rows = [np.add.reduceat(side, groups).tolist() for side in sides]
-    return labels, rows[0], rows[1]
-
-
-def _with_infinities(side: NumberProfile) -> NDArray[np.int64]:
-    bins = side.bins()
-    bins[0] += side.negative_infinities
-    bins[-1] += side.positive_infinities
-    return bins
-
-
-def _equal_mass_starts(rows: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Where each of about `BINS` groups of neighbouring bins begins.
-
-    A bin goes to the tenth in which the middle of its mass lies; one that holds a tenth or more
-    stands alone, so that a bin no reference row fell into is not hidden behind it.
-    """
-    if not rows.sum():
-        return np.zeros(1 if len(rows) else 0, dtype=np.intp)
-    share = rows / rows.sum()
-    tenth = np.floor(BINS * (np.cumsum(share) - share / 2))
-    heavy = share * BINS >= 1
-    begins = (np.diff(tenth) != 0) | heavy[1:] | heavy[:-1]
-    return np.concatenate([[0], np.flatnonzero(begins) + 1]).astype(np.intp)
-
-
-def _interval(low: float, high: float, unit: Unit) -> str:
-    shown = readable(low, unit), readable(high, unit)
-    return shown[0] if shown[0] == shown[1] else f"[{shown[0]}, {shown[1]})"
-
-
-def _category_bins(reference: CategoryProfile, current: CategoryProfile) -> Binned:
-    ranked = sorted(reference.counts, key=lambda name: (-reference.counts[name], name))
-    shown, rest = ranked[:CATEGORIES], ranked[CATEGORIES:]
-    unknown = current.other + sum(
-        rows for name, rows in current.counts.items() if name not in reference.counts
+def _of_numbers(reference: NumberProfile, current: NumberProfile) -> Figures:
+    _, *coarse = deciles(reference, current)
+    before, now = as_floats(*coarse)
+    sides = with_infinities(reference), with_infinities(current)
+    distance = ks(*sides, single_valued(reference, current))
+    distance_p = ks_p(distance[0], int(sides[0].sum()), int(sides[1].sum())) if distance else None
+    travelled = wasserstein(reference, current)
+    cramers_v, bins_p = chi2(before, now)
+    return Figures(
+        psi=psi(before, now),
+        psi_chance=psi_by_chance(before, now),
+        ks=distance[0] if distance else None,
+        ks_error=distance[1] if distance else None,
+        ks_p=distance_p,
+        wasserstein=travelled.value if travelled else None,
+        js=js(before, now),
+        js_chance=js_by_chance(before, now),
+        cramers_v=cramers_v,
+        chi2_p=bins_p,
+        missing_change=_share(now[-1], now) - _share(before[-1], before),
+        new_share=None,
+        categories=None,
+        p=least_p([*([] if distance_p is None else [distance_p]), *_missing_p(before, now)]),
     )
-    others = reference.other + sum(reference.counts[name] for name in rest)
-    current_others = sum(current.counts.get(name, 0) for name in rest)
-    labels = [*shown, "(other)", "(new)"]
-    reference_rows = [*(reference.counts[name] for name in shown), others, 0]
-    current_rows = [*(current.counts.get(name, 0) for name in shown), current_others, unknown]
-    if reference.other:
-        # It had more categories than it could name: an unnamed one may not be a new one.
-        current_rows[-2:] = [current_others + unknown, 0]
-    return labels, reference_rows, current_rows
+
+
+def _of_categories(reference: CategoryProfile, current: CategoryProfile) -> Figures:
+    _, *coarse = deciles(reference, current)
+    before, now = as_floats(*coarse)
+    each = as_floats(*every_category(reference, current))
+    once = sum(rows == 1 for rows in reference.counts.values())
+    new = 0 if reference.other else unknown_rows(reference, current)
+    tests = [*_missing_p(before, now), *_new_p(once, new, before, now)]
+    if reference.frame.aspect == "tokens":
+        each, tests = (each[0] / WORDS_AS_ONE, each[1] / WORDS_AS_ONE), []
+    cramers_v, bins_p = chi2(*each)
+    return Figures(
+        psi=psi(before, now),
+        psi_chance=psi_by_chance(before, now, once),
+        ks=None,
+        ks_error=None,
+        ks_p=None,
+        wasserstein=None,
+        js=js(*each),
+        js_chance=js_by_chance(*each),
+        cramers_v=cramers_v,
+        chi2_p=bins_p,
+        missing_change=_share(now[-1], now) - _share(before[-1], before),
+        new_share=None if reference.other else _share(new, now),
+        categories=len(reference.counts),
+        p=least_p([bins_p, *tests]),
+    )
+
+
+def _share(rows: float, bins: Floats) -> float:
+    return float(rows / max(1.0, bins.sum()))
+
+
+def _missing_p(before: Floats, now: Floats) -> list[float]:
+    """The chance of the missing rows, which are in the last bin, if there are any."""
+    if not (before[-1] or now[-1]):
+        return []
+    return [rate_p((before[-1], before.sum()), (now[-1], now.sum()))]
+
+
+def _new_p(once: int, new: int, before: Floats, now: Floats) -> list[float]:
+    """The chance of `new` rows in categories that the reference lacks, if there are any.
+
+    As likely as these are those of the reference that nothing but one row of it has (Good 1953).
+    """
+    return [rate_p((once, before.sum()), (new, now.sum()))] if new else []
+
+
+def severity(value: float, small: float, moderate: float, severe: float) -> Severity:
+    """The tier a value falls in; a threshold belongs to the tier that it opens."""
+    if value >= severe:
+        return "severe"
+    if value >= moderate:
+        return "moderate"
+    return "small" if value >= small else "none"

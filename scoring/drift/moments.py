@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -51,28 +53,49 @@ class Moments:
             maximum=maximum,
         )
 
-    def merge(self, other: Moments) -> Moments:
-        """Both sides' numbers together: the pairwise update of Chan, Golub and LeVeque (1979).
+    @classmethod
+    def merged(cls, parts: Sequence[Moments]) -> Moments:
+        """All parts' numbers together: the update of Chan, Golub and LeVeque (1979), for many.
 
-        Taking the lesser side first makes the order of the two sides irrelevant to the last bit.
+        Every term depends on its own part and the whole, and terms are summed without rounding
+        (Shewchuk 1997), so the order of the parts is irrelevant to the last bit.
+
+        Raises:
+            ValueError: there is no part.
         """
-        less, more = sorted((self, other), key=lambda side: (side.count, side.mean, side.m2))
-        count = less.count + more.count
-        delta = less.mean - more.mean
-        minimum = min(less.minimum, more.minimum)
-        maximum = max(less.maximum, more.maximum)
-        return Moments(
-            count=count,
-            mean=min(max(more.mean + delta * (less.count / count), minimum), maximum),
-            m2=less.m2 + more.m2 + delta * delta * (less.count * (more.count / count)),
-            minimum=minimum,
-            maximum=maximum,
-        )
+        if len(parts) == 1:
+            return parts[0]
+        count = sum(part.count for part in parts)
+        minimum = min(part.minimum for part in parts)
+        maximum = max(part.maximum for part in parts)
+        largest = max(parts, key=lambda part: (part.count, part.mean, part.m2)).mean
+        with_sign = [part.count / count * (part.mean - largest) for part in parts]
+        mean = largest + _exact_sum(with_sign)
+        if not math.isfinite(mean):  # numbers near the ends of float64
+            mean = float(sum(Fraction(part.mean) * part.count for part in parts) / count)
+        mean = min(max(mean, minimum), maximum)
+        spread = [part.m2 for part in parts]
+        spread += [part.count * (part.mean - mean) * (part.mean - mean) for part in parts]
+        return cls(count=count, mean=mean, m2=_exact_sum(spread), minimum=minimum, maximum=maximum)
+
+    def merge(self, other: Moments) -> Moments:
+        """Both sides' numbers together, see `merged`."""
+        return Moments.merged((self, other))
 
     @property
     def sd(self) -> float:
         """Standard deviation of the population (divides by `count`)."""
         return math.sqrt(self.m2 / self.count)
+
+
+def _exact_sum(terms: Sequence[float]) -> float:
+    """The sum, rounded once; not finite where float64 cannot hold it."""
+    if not all(map(math.isfinite, terms)):
+        return math.inf
+    try:
+        return math.fsum(terms)
+    except OverflowError:
+        return math.inf
 
 
 def _sum_of_squares(values: NDArray[np.float64]) -> float:

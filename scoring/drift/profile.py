@@ -1,46 +1,50 @@
 """Profiles: what the rows of a chunk, a run or a training set look like, column by column.
 
-Every row is counted, none is sampled, and profiles of parts merge into the profile of the whole
-(exact in counts, up to rounding in moments), so each worker profiles its own chunk in the pass
-that scores it. A profile with quantile edges is a reference; what is framed by it can be
-compared with it.
+Every row is counted, none is sampled, and profiles of parts merge into the profile of the whole,
+in any order (how exactly, says `scoring.drift.number_profile`), so each worker profiles its own
+chunk in the pass that scores it. A profile with quantile edges is a reference; what is framed by
+it can be compared with it.
+
+Without a reference everything that can be derived from a column is counted, as the first rows
+cannot tell a category from free text; once all rows are merged, `Profile.settled` keeps what means
+something.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import pyarrow as pa
 
-from scoring.drift.columns import CategoryProfile, NumberProfile
+from scoring.drift.columns import CategoryProfile, Column, NumberProfile, merged_columns
 from scoring.drift.counters import CategoryCounter, NumberCounter
-from scoring.drift.document import column_from_document, column_to_document
-from scoring.drift.frame import ColumnFrame, Role, elements_of, frames_for, kind_of
-from scoring.drift.sample import frames_from_sample, sampled
+from scoring.drift.document import Known, read_columns, write_columns
+from scoring.drift.elements import elements, place_of
+from scoring.drift.folding import ColumnCounters
+from scoring.drift.frame import ColumnFrame, Role, frames_for
+from scoring.drift.sample import sampled_frames
 
 __all__ = ["CategoryProfile", "NumberProfile", "Profile", "Profiler", "reference_from"]
-
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """Counts and moments of every framed column."""
 
-    columns: tuple[NumberProfile | CategoryProfile, ...] = ()
+    columns: tuple[Column, ...] = ()
     """In order of role and name."""
     skipped: tuple[str, ...] = ()
     """Columns that were offered but have a type that cannot be profiled."""
 
     @property
     def rows(self) -> int:
-        """Rows of the longest column (outputs have none for rows in quarantine)."""
-        return max((column.rows for column in self.columns), default=0)
+        """Rows of the longest column (outputs have none for rows in quarantine), not of words."""
+        counted = (column.rows for column in self.columns if column.frame.aspect != "tokens")
+        return max(counted, default=0)
 
     @property
     def framed_by(self) -> str | None:
@@ -52,52 +56,97 @@ class Profile:
         text = repr([(f.role, f.name, f.kind, f.edges, f.categories) for f in framed])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def column(self, name: str, role: Role) -> NumberProfile | CategoryProfile | None:
+    def column(self, name: str, role: Role) -> Column | None:
         """The profile of one column, None if it has none."""
         wanted = (role, name)
         return next((c for c in self.columns if (c.frame.role, c.frame.name) == wanted), None)
 
     def merge(self, other: Profile) -> Profile:
         """Both sides' rows together; raises ValueError where a column's frames differ."""
-        merged: dict[tuple[str, str], Any] = {(c.frame.role, c.frame.name): c for c in self.columns}
-        for column in other.columns:
-            place = (column.frame.role, column.frame.name)
-            merged[place] = merged[place].merge(column) if place in merged else column
-        return Profile(
-            columns=tuple(merged[place] for place in sorted(merged)),
-            skipped=tuple(sorted({*self.skipped, *other.skipped})),
-        )
+        return Profile.merged((self, other))
 
     @classmethod
     def merged(cls, profiles: Iterable[Profile]) -> Profile:
-        """All rows together; the empty profile for none."""
-        return reduce(cls.merge, profiles, cls())
+        """All rows together, the same whatever the order; the empty profile for none."""
+        skipped: set[str] = set()
+
+        def columns() -> Iterator[Column]:
+            for profile in profiles:
+                skipped.update(profile.skipped)
+                yield from profile.columns
+
+        return cls(columns=merged_columns(columns()), skipped=tuple(sorted(skipped)))
+
+    def settled(self) -> Profile:
+        """What a run keeps and shows once all its chunks are merged.
+
+        Of columns that were counted without a reference, elements that mean nothing are left out
+        (the words of a category, the decision of what is no probability), and so are the names in
+        free text. Chunks must not be settled: some hold too few rows to tell.
+        """
+        columns = [
+            _without_names(column) if _is_open(column) else column
+            for column in self.columns
+            if not (_is_open(column) and self._is_moot(column))
+        ]
+        return Profile(columns=tuple(columns), skipped=self.skipped)
 
     def as_reference(self, bins: int = 256) -> Profile:
-        """The same rows with quantile edges and known categories, ready to frame others."""
+        """The same rows with quantile edges and known categories, ready to frame others.
+
+        Derived elements that mean nothing are left out, and free text has no known categories.
+        """
         columns = tuple(
             c.as_reference(bins) if isinstance(c, NumberProfile) else c.as_reference()
             for c in self.columns
+            if not self._is_moot(c)
         )
         return Profile(columns=columns, skipped=self.skipped)
 
-    def to_json(self) -> str:
-        """A JSON document that `from_json` reads back equal, to the last bit."""
-        columns = [column_to_document(column) for column in self.columns]
-        document = {"version": _VERSION, "columns": columns, "skipped": self.skipped}
-        return json.dumps(document, allow_nan=False, separators=(",", ":"))
+    def _is_moot(self, column: Column) -> bool:
+        """Whether it is derived from a column that gives it no meaning."""
+        frame = column.frame
+        base = self.column(frame.of, frame.role) if frame.of is not None else None
+        return base is not None and not base.supports(frame.aspect)
+
+    def to_json(self, reference: Profile | None = None) -> str:
+        """A JSON document that `from_json` reads back equal, to the last bit.
+
+        With a reference the frames that it has are left out, for `from_chunks` to put back.
+        """
+        return write_columns(self.columns, self.skipped, _known(reference))
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
-        """Read `to_json`'s document; raises ValueError for one of another version."""
-        document = json.loads(text)
-        if document.get("version") != _VERSION:
-            raise ValueError(
-                f"this profile has version {document.get('version')!r}, this release reads "
-                f"{_VERSION}: make it again with `scoring models profile`"
-            )
-        columns = tuple(column_from_document(column) for column in document["columns"])
-        return cls(columns=columns, skipped=tuple(document["skipped"]))
+        """Read `to_json`'s document; raises ValueError for one that is not whole or too new."""
+        columns, skipped = read_columns(text, _known(None))
+        return cls(columns=columns, skipped=skipped)
+
+    @classmethod
+    def from_chunks(cls, texts: Iterable[str], reference: Profile | None) -> Profile:
+        """Merge what `to_json(reference)` wrote for each chunk of a run, in any order.
+
+        Raises ValueError where a chunk was counted in the bins of another reference.
+        """
+        known = _known(reference)
+        read = (read_columns(text, known) for text in texts)
+        return cls.merged(cls(columns=columns, skipped=skipped) for columns, skipped in read)
+
+
+def _known(reference: Profile | None) -> Known:
+    framed = reference.as_reference() if reference else Profile()
+    frames = {(c.frame.role, c.frame.name): c.frame for c in framed.columns}
+    return Known(frames=frames, id=framed.framed_by)
+
+
+def _without_names(column: Column) -> Column:
+    if isinstance(column, CategoryProfile) and column.is_free_text:
+        return column.without_names()
+    return column
+
+
+def _is_open(column: Column) -> bool:
+    return column.frame.edges is None and column.frame.categories is None
 
 
 class Profiler:
@@ -105,12 +154,17 @@ class Profiler:
 
     def __init__(self, frames: Iterable[ColumnFrame]) -> None:
         self._counters: dict[tuple[Role, str], NumberCounter | CategoryCounter] = {}
+        self._columns: defaultdict[tuple[Role, str], ColumnCounters] = defaultdict(ColumnCounters)
+        self._skipped: set[str] = set()
         for frame in frames:
-            counter = NumberCounter if frame.kind == "number" else CategoryCounter
             if (frame.role, frame.name) in self._counters:
                 raise ValueError(f"{frame.role} {frame.name!r} is framed twice")
-            self._counters[frame.role, frame.name] = counter(frame)
-        self._skipped: set[str] = set()
+            counter = NumberCounter(frame) if frame.kind == "number" else CategoryCounter(frame)
+            self._counters[frame.role, frame.name] = counter
+            self._columns[frame.role, frame.of or frame.name].enlist(counter)
+            place = place_of(frame.name)
+            if place and not frame.aspect:
+                self._columns[frame.role, place[0]].enlist(counter, place[1])
 
     def add(
         self, columns: Mapping[str, pa.Array | pa.ChunkedArray], role: Role | None = None
@@ -120,25 +174,13 @@ class Profiler:
         Each column counts its own rows, so features and outputs may come in separate calls.
         `role` says which they are; it is needed only where both have a column of one name.
         """
-        for name, column in columns.items():
-            for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-                self._add_chunk(name, chunk, role)
-
-    def _add_chunk(self, name: str, chunk: pa.Array, role: Role | None) -> None:
-        for element, values in elements_of(name, chunk):
-            kind = kind_of(values.type)
-            if kind is None:
-                self._skipped.add(element)
-            for counter in self._counters_of(element, role):
-                if counter.frame.kind != kind:
-                    raise ValueError(
-                        f"column {element!r} is framed as {counter.frame.kind}, found {values.type}"
-                    )
-                counter.add(values)
-
-    def _counters_of(self, name: str, role: Role | None) -> list[NumberCounter | CategoryCounter]:
         roles: tuple[Role, ...] = ("feature", "output") if role is None else (role,)
-        return [self._counters[r, name] for r in roles if (r, name) in self._counters]
+        for name, column in columns.items():
+            framed = [self._columns[one, name] for one in roles if (one, name) in self._columns]
+            for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+                counted = [counters.add(name, chunk, columns) for counters in framed]
+                if not any(counted) and not elements(name, "output", chunk.type):
+                    self._skipped.add(name)
 
     def profile(self) -> Profile:
         """What has been counted so far."""
@@ -159,8 +201,8 @@ def reference_from(
     from which come about `bins` quantile edges per number and the commonest categories; the
     second counts every row. `columns` are (name, role, Arrow type), as for `frames_for`.
     """
-    sample = sampled(batches(), sample_rows)
-    profiler = Profiler(frames_from_sample(sample, frames_for(None, columns, {}), bins))
+    frames = frames_for(None, columns, {})
+    profiler = Profiler(sampled_frames(batches(), frames, sample_rows, bins))
     for batch in batches():
         profiler.add(batch)
     return profiler.profile().as_reference()

@@ -6,19 +6,23 @@ batched nor on a seed, and does not beat with a period in the data as every n-th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scoring.drift.columns import NAMED
+from scoring.drift.columns import NAMED, CategoryProfile
 from scoring.drift.counters import LONGEST_NAME, names_counted, numbers
 from scoring.drift.edges import quantile_edges, spaced
-from scoring.drift.frame import ColumnFrame, elements_of
+from scoring.drift.elements import place_of, values_of
+from scoring.drift.frame import ColumnFrame
+from scoring.drift.kinds import is_text
 
-__all__ = ["frames_from_sample", "sampled"]
+__all__ = ["sampled", "sampled_frames"]
 
 OUTPUT_SPAN, OUTPUT_STEP = (0.05, 0.95), 0.005
 """Edges of outputs lie apart by this share of the distance between these quantiles. A variant of a
@@ -48,36 +52,81 @@ def sampled(batches: Iterable[Mapping[str, pa.Array | pa.ChunkedArray]], rows: i
     return table
 
 
-def frames_from_sample(
-    sample: pa.Table, frames: Sequence[ColumnFrame], bins: int
+def sampled_frames(
+    batches: Iterable[Mapping[str, pa.Array | pa.ChunkedArray]],
+    frames: Sequence[ColumnFrame],
+    rows: int,
+    bins: int,
 ) -> tuple[ColumnFrame, ...]:
-    """The open `frames`, with the sample's quantile edges and commonest categories."""
-    columns = {
-        element: chunk
-        for name in sample.column_names
-        for element, chunk in elements_of(name, _whole(sample[name]))
-    }
+    """The open `frames`, with quantile edges and commonest categories of a sample of rows.
+
+    What is sampled are the values that are counted, not the columns: the norm of a long vector and
+    the beginning of a text. Derived categories stay open, as few of them are possible.
+    """
+    sample = sampled((_elements(batch, frames) for batch in batches), rows)
     return tuple(
-        _framed(frame, columns[frame.name], bins) if frame.name in columns else frame
+        _framed(frame, _whole(sample[frame.name]), bins)
+        if frame.name in sample.column_names
+        else frame
         for frame in frames
     )
 
 
+def _elements(
+    batch: Mapping[str, pa.Array | pa.ChunkedArray], frames: Sequence[ColumnFrame]
+) -> dict[str, pa.Array]:
+    wanted = {f.name: f.aspect for f in frames if f.kind == "number" or not f.aspect}
+    places = Counter(of[0] for frame in frames if (of := place_of(frame.name)))
+    found: dict[str, pa.Array] = {}
+    for name, column in batch.items():
+        aspects = [f.aspect for f in frames if f.of == name and f.name in wanted]
+        if not aspects and not places[name] and name not in wanted:
+            continue
+        for element, aspect, values in values_of(name, _whole(column), aspects, places[name]):
+            if wanted.get(element) == aspect and (element == name or element not in batch):
+                found[element] = _beginnings(values)
+    return found
+
+
+def _beginnings(values: pa.Array) -> pa.Array:
+    """Of each text so much that it is seen to be longer than a name; batches alike in type."""
+    if not is_text(values.type):
+        return values
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return pc.utf8_slice_codeunits(values.cast(pa.large_string()), 0, LONGEST_NAME + 1)
+
+
 def _framed(frame: ColumnFrame, array: pa.Array, bins: int) -> ColumnFrame:
-    if frame.kind == "number":
-        values = numbers(array.drop_null())
-        values = values[np.isfinite(values)]
-        edges = quantile_edges(values, bins)
-        if frame.role == "output" and len(values):
-            low, high = np.quantile(values, OUTPUT_SPAN)
-            edges = spaced(edges, OUTPUT_STEP * float(high - low))
-        return replace(frame, edges=edges)
-    counts = {n: rows for n, rows in names_counted(array) if n and len(n) <= LONGEST_NAME}
-    common = sorted(counts, key=lambda name: (-counts[name], name))[:NAMED]
-    return replace(frame, categories=tuple(sorted(common)))
+    if frame.kind == "category":
+        return _named(frame, array)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    values = numbers(array.drop_null())
+    values = values[np.isfinite(values)]
+    edges = quantile_edges(values, bins)
+    if frame.role == "output" and len(values):
+        low, high = np.quantile(values, OUTPUT_SPAN)
+        edges = spaced(edges, OUTPUT_STEP * float(high - low))
+    return replace(frame, edges=edges)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
+def _named(frame: ColumnFrame, array: pa.Array) -> ColumnFrame:
+    counts: Counter[str] = Counter()
+    for name, rows in names_counted(array):
+        if name is not None:
+            counts[name] += rows
+    short = [name for name in counts if len(name) <= LONGEST_NAME]
+    common = sorted(short, key=lambda name: (-counts[name], name))[:NAMED]
+    named = {name: counts[name] for name in common}
+    rest = counts.total() - sum(named.values())
+    found = CategoryProfile(frame=frame, rows=counts.total(), counts=named, other=rest)
+    return found.as_reference().frame
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
     whole = column.unify_dictionaries().combine_chunks()
     return whole if isinstance(whole, pa.Array) else whole.chunk(0)
 

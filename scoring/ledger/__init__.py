@@ -1,4 +1,4 @@
-"""The ledger: the SQL tables of runs, chunks, searches and slots, the only source of truth."""
+"""The ledger: tables of runs, chunks, searches, slots, deliveries; the only source of truth."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 from scoring.ledger.chunks import Chunks
 from scoring.ledger.database import Database
+from scoring.ledger.decisions import Decisions
+from scoring.ledger.deliveries import Deliveries
 from scoring.ledger.records import (
     ENDED,
     ChunkRecord,
     Claim,
     Committed,
+    DeliveryClaim,
+    DeliveryRecord,
+    EventRecord,
     InputRecord,
+    NewDelivery,
     NewRun,
     RunRecord,
 )
@@ -27,11 +33,15 @@ __all__ = [
     "Committed",
     "Created",
     "Database",
+    "DeliveryClaim",
+    "DeliveryRecord",
+    "EventRecord",
     "Finishing",
     "InputRecord",
     "Lease",
     "Ledger",
     "Lost",
+    "NewDelivery",
     "NewRun",
     "RunRecord",
     "SearchClaim",
@@ -47,6 +57,8 @@ class Ledger:
     chunks: Chunks
     searches: Searches
     slots: Slots
+    decisions: Decisions
+    deliveries: Deliveries
     sweep: Sweep
 
     @classmethod
@@ -59,5 +71,7 @@ class Ledger:
             chunks=Chunks(database, lease_seconds),
             searches=Searches(database, lease_seconds),
             slots=Slots(database),
+            decisions=Decisions(database),
+            deliveries=Deliveries(database),
             sweep=Sweep(database),
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from scoring.plan import Span
 
 RunState = Literal["running", "finishing", "published", "held", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"published", "held", "failed", "cancelled"})
 """States in which nothing more happens by itself."""
+Decision = Literal["released", "rejected"]
+DeliveryState = Literal["waiting", "delivered", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,10 @@ class RunRecord:
     finish_lease_until: float | None
     deadline_at: float | None
     released: int
+    decision: Decision | None
+    """What a person decided when the run was held, who, and why."""
+    decided_by: str | None
+    decision_reason: str | None
     drift_severity: str | None
     report: str | None
     error: str | None
@@ -157,3 +163,63 @@ class ChunkRecord:
     rows_quarantined: int | None
     timings: str | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One line of a run's history."""
+
+    at: float
+    """Seconds since the epoch."""
+    event: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """Something that somebody outside is to be told, once the run that it is about has ended."""
+
+    id: str
+    """The same for the same run, action and channel, however often the run is finished."""
+    action: str
+    channel: str
+    target: str
+    """Name of the webhook or of the task."""
+    task_queue: str | None
+    payload: str
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryClaim:
+    """A deliverer's hold on one delivery; ``attempt`` is the fencing token."""
+
+    id: str
+    run_id: str
+    action: str
+    channel: str
+    target: str
+    task_queue: str | None
+    payload: str
+    attempt: int
+    at: float
+    """When it was claimed, by the database's clock, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    """One delivery, as the ledger knows it. Times are seconds since the epoch."""
+
+    id: str
+    run_id: str
+    action: str
+    channel: str
+    target: str
+    task_queue: str | None
+    payload: str
+    state: DeliveryState
+    attempts: int
+    next_at: float
+    last_error: str | None
+    created_at: float
+    delivered_at: float | None

@@ -1,27 +1,39 @@
 """The life of a run: running -> finishing -> published or held; failed or cancelled from any.
 
 *Finishing* means that every chunk is committed and one finisher, the holder of the finish lease,
-may publish. *Ended* (published, held, failed, cancelled) is final but for `retry` and `release`.
+may publish. *Ended* (published, held, failed, cancelled) is final but for `retry` and for
+`Decisions.release`; a held run that a person rejected is cancelled for good, as its parts are gone.
 A run's state gates its chunks: nothing is claimed, renewed or committed unless the run is running.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from scoring.errors import RunNotFound, RunNotInState
+from scoring.ledger import deliveries as outbox
 from scoring.ledger import history
 from scoring.ledger.chunks import finishing
 from scoring.ledger.database import Database
-from scoring.ledger.records import ENDED, InputRecord, NewRun, RunRecord
+from scoring.ledger.decisions import state_of
+from scoring.ledger.records import (
+    ENDED,
+    EventRecord,
+    InputRecord,
+    NewDelivery,
+    NewRun,
+    RunRecord,
+)
 from scoring.ledger.tables import chunks, database_now, inputs, runs, slots
 from scoring.plan import Chunk, InputFile, spans_to_json
+
+SEVERITIES = ("none", "small", "moderate", "severe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +105,21 @@ class Runs:
         return RunRecord(**row._mapping)
 
     def latest(
-        self, *, job: str | None = None, states: Sequence[str] = (), limit: int = 20
+        self,
+        *,
+        job: str | None = None,
+        states: Sequence[str] = (),
+        limit: int = 20,
+        before: float | None = None,
     ) -> list[RunRecord]:
-        """Runs, newest first."""
+        """Runs, newest first; with ``before``, only those created earlier (seconds since epoch)."""
         query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
         if job is not None:
             query = query.where(runs.c.job == job)
         if states:
             query = query.where(runs.c.state.in_(states))
+        if before is not None:
+            query = query.where(runs.c.created_at < before)
         with self._database.reading() as connection:
             return [RunRecord(**row._mapping) for row in connection.execute(query)]
 
@@ -202,8 +221,13 @@ class Runs:
         error: str | None = None,
         drift_severity: str | None = None,
         report: str | None = None,
+        deliveries: Sequence[NewDelivery] = (),
     ) -> bool:
-        """End a finishing run. False if another finisher has it; nothing was changed then."""
+        """End a finishing run. False if another finisher has it; nothing was changed then.
+
+        ``deliveries`` are written with it: told of are exactly the ends that happened. One that
+        an earlier end of the same run has written already is not written again.
+        """
         ended = (
             update(runs)
             .where(_finishing_by(hold))
@@ -220,6 +244,7 @@ class Runs:
             if connection.execute(ended).rowcount != 1:
                 return False
             history.append(connection, hold.run_id, state, {"error": error} if error else {})
+            outbox.write(connection, hold.run_id, deliveries)
             return True
 
     def fail(self, run_id: str, error: str) -> bool:
@@ -230,23 +255,6 @@ class Runs:
         """Cancel a run that is running or held. False if it ended, or is being published now."""
         return self._stop(run_id, "cancelled", ("running", "held"), "cancelled by a person")
 
-    def release(self, run_id: str, who: str) -> None:
-        """Let a held run be published; its finisher does the rest.
-
-        Raises:
-            RunNotFound, RunNotInState: the run is not held.
-        """
-        let_go = (
-            update(runs)
-            .where(runs.c.id == run_id, runs.c.state == "held")
-            .values(state="finishing", released=1, finished_at=None, finish_lease_until=None)
-        )
-        with self._database.transaction() as connection:
-            if connection.execute(let_go).rowcount == 1:
-                history.append(connection, run_id, "released", {"who": who})
-                return
-        raise RunNotInState(run_id, self.get(run_id).state, "held")
-
     def retry(self, run_id: str) -> list[int]:
         """Let a failed or cancelled run go on; return the chunks that are not done.
 
@@ -254,26 +262,26 @@ class Runs:
         from before cannot commit. Attempts and time are granted as the job gave them at first.
 
         Raises:
-            RunNotFound, RunNotInState: the run is not failed or cancelled, or was never planned.
+            RunNotFound, RunNotInState: the run is not failed or cancelled, was never planned, or
+                was rejected.
         """
         with self._database.transaction() as connection:
-            known = select(runs.c.id).where(runs.c.id == run_id)
-            if connection.execute(known).one_or_none() is None:
+            if connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is None:
                 raise RunNotFound(run_id)
+            connection.execute(_locked_chunks(run_id))
             reopened = (
                 update(runs)
                 .where(
                     runs.c.id == run_id,
                     runs.c.state.in_(("failed", "cancelled")),
                     runs.c.chunks > 0,
+                    runs.c.decision.is_distinct_from("rejected"),
                 )
                 .values(state="running", error=None, finished_at=None, finish_lease_until=None)
             )
             if connection.execute(reopened).rowcount != 1:
-                state = connection.execute(
-                    select(runs.c.state).where(runs.c.id == run_id)
-                ).scalar_one()
-                raise RunNotInState(run_id, state, "failed or cancelled, and was planned")
+                wanted = "failed or cancelled, and was planned and not rejected"
+                raise RunNotInState(run_id, state_of(connection, run_id), wanted)
             undone = (
                 update(chunks)
                 .where(chunks.c.run_id == run_id, chunks.c.state != "done")
@@ -286,10 +294,43 @@ class Runs:
             history.append(connection, run_id, "retried", {"chunks": len(rows)})
         return sorted(row.number for row in rows)
 
+    def raise_severity(
+        self,
+        run_id: str,
+        severity: str,
+        detail: Mapping[str, Any],
+        deliveries: Sequence[NewDelivery] = (),
+    ) -> None:
+        """Record an evaluation with its figures; the run's severity rises to it, and never falls.
+
+        ``severity`` is none, small, moderate or severe. One of none leaves a run that was not
+        compared with anything as it is. ``deliveries`` are written with it, those only that the
+        run has not told of before.
+        """
+        milder = SEVERITIES[: SEVERITIES.index(severity)]
+        raised = (
+            update(runs)
+            .where(
+                runs.c.id == run_id,
+                or_(runs.c.drift_severity.is_(None), runs.c.drift_severity.in_(milder)),
+            )
+            .values(drift_severity=severity)
+        )
+        with self._database.transaction() as connection:
+            if severity != SEVERITIES[0]:
+                connection.execute(raised)
+            history.append(connection, run_id, "evaluated", detail)
+            outbox.write(connection, run_id, deliveries)
+
     def note(self, run_id: str | None, event: str, **detail: Any) -> None:
         """Append to the run's history."""
         with self._database.transaction() as connection:
             history.append(connection, run_id, event, detail)
+
+    def history(self, run_id: str) -> list[EventRecord]:
+        """What happened to a run, oldest first."""
+        with self._database.reading() as connection:
+            return history.of(connection, run_id)
 
     def _write_once(
         self,
@@ -413,6 +454,12 @@ def _input(row: Any) -> InputRecord:
     values = {field.name: getattr(row, field.name) for field in fields(InputRecord)}
     values["partitions"] = tuple((name, value) for name, value in json.loads(row.partitions))
     return InputRecord(**values)
+
+
+def _locked_chunks(run_id: str) -> Select[tuple[int]]:
+    """Lock a run's chunks before the run, as a commit does: the other order is a deadlock."""
+    numbers = select(chunks.c.number).where(chunks.c.run_id == run_id)
+    return numbers.order_by(chunks.c.number).with_for_update()
 
 
 def _finishing_by(hold: Finishing) -> Any:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-REVISION = "0002"
+REVISION = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -74,6 +74,9 @@ runs = Table(
     Column("finish_lease_until", Double),
     Column("deadline_at", Double),
     Column("released", Integer, nullable=False),  # 1: a person let a held run be published
+    Column("decision", String(20)),  # released | rejected, by a person, when it was held
+    Column("decided_by", Text),
+    Column("decision_reason", Text),
     Column("drift_severity", String(20)),
     Column("report", Text),
     Column("error", Text),
@@ -162,6 +165,26 @@ searches = Table(
     Column("result", Text),  # JSON, see scoring.models.SearchResult; null until it is found
     Column("found_at", Double),
     Index("ix_searches_model_digest", "model_digest"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),  # a UUID made of the run, the action, the channel
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("action", String(20), nullable=False),  # retrain | review
+    Column("channel", String(20), nullable=False),  # webhook | task
+    Column("target", Text, nullable=False),  # name of the webhook or of the task, never an address
+    Column("task_queue", Text),
+    Column("payload", Text, nullable=False),  # JSON, see runs.deliveries.payload
+    Column("state", String(20), nullable=False),  # waiting | delivered | failed
+    Column("attempts", Integer, nullable=False),  # the last one's number is its fencing token
+    Column("next_at", Double, nullable=False),  # due from then on: a pause, or a deliverer's lease
+    Column("last_error", Text),
+    Column("created_at", Double, nullable=False),
+    Column("delivered_at", Double),
+    Index("ix_deliveries_state_next_at", "state", "next_at"),
+    Index("ix_deliveries_run_id", "run_id"),
 )
 
 

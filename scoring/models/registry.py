@@ -7,10 +7,11 @@ imported inside the functions: it costs a second that only those who talk to a r
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from scoring import telemetry
 from scoring.errors import ModelNotFound, RegistryUnreachable
+from scoring.models import drift_log
 from scoring.models.choice import Choice
 from scoring.models.search_result import SearchResult
 
@@ -39,7 +41,11 @@ PROFILE_TAG = "nightscore.profile"
 """Tag of a registered version: the artifact URI of its reference profile."""
 SAMPLE_TAG = "nightscore.sample"
 """The same of the rows that variants are judged by."""
-PROFILE_FILE = "profile.json"
+PERFORMANCE_TAG = "nightscore.performance"
+"""The same of how good the version is on labelled rows."""
+PROFILE_FILE, PERFORMANCE_FILE = "profile.json", "performance.json"
+METRICS_PER_CALL = 1_000
+"""As many as MLflow takes at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +141,26 @@ class Registry:
             )
         return Path(found)
 
-    def log_reference(self, version: Version, profile: str, sample: Path | None = None) -> None:
-        """Log a reference profile to the version, and the rows of ``sample`` with it."""
+    def reference_performance(self, version: Version) -> str | None:
+        """How good the version is on labelled rows, as JSON text, if that was logged to it."""
+        with self._answering(version.uri):
+            from mlflow.artifacts import download_artifacts
+
+            tags = self._client().get_model_version(version.name, version.version).tags
+            if PERFORMANCE_TAG not in tags:
+                return None
+            path = download_artifacts(artifact_uri=tags[PERFORMANCE_TAG], tracking_uri=self._uri)
+        return Path(path).read_text(encoding="utf-8")
+
+    def log_reference(
+        self,
+        version: Version,
+        profile: str,
+        sample: Path | None = None,
+        performance: str | None = None,
+    ) -> None:
+        """Log a reference profile to the version, with the rows of ``sample`` and what is known
+        of its performance."""
         with self._answering(version.uri):
             client = self._client()
             title = f"reference profile of version {version.version}"
@@ -146,6 +170,9 @@ class Registry:
             if sample is not None:
                 client.log_artifact(run_id, str(sample))
                 tags[SAMPLE_TAG] = f"runs:/{run_id}/{sample.name}"
+            if performance is not None:
+                client.log_text(run_id, performance, PERFORMANCE_FILE)
+                tags[PERFORMANCE_TAG] = f"runs:/{run_id}/{PERFORMANCE_FILE}"
             client.set_terminated(run_id)
             for tag, uri in tags.items():
                 client.set_model_version_tag(version.name, version.version, tag, uri)
@@ -176,15 +203,47 @@ class Registry:
             for tag, text in tags.items():
                 client.set_model_version_tag(version.name, version.version, tag, text)
 
+    def log_drift(
+        self, version: Version, job: str, run_id: str, document: Mapping[str, Any], page: Path
+    ) -> None:
+        """Show a run's drift.json and its page: one MLflow run, however often this is repeated.
+
+        Raises:
+            RegistryUnreachable, ModelNotFound: nothing depends on it.
+        """
+        with self._answering(version.uri):
+            from mlflow.entities import Metric, Param, RunTag
+
+            client, at = self._client(), drift_log.logged_at(document)
+            shown_by = self._run_showing(job, run_id, at)
+            params = [Param(*one) for one in drift_log.params(document).items()]
+            tags = [RunTag(*one) for one in drift_log.tags(run_id, document).items()]
+            client.log_batch(shown_by, params=params, tags=tags)
+            metrics = [Metric(*one, at, 0) for one in drift_log.metrics(document).items()]
+            for start in range(0, len(metrics), METRICS_PER_CALL):
+                client.log_batch(shown_by, metrics=metrics[start : start + METRICS_PER_CALL])
+            client.log_text(shown_by, json.dumps(document, indent=1), "drift.json")
+            client.log_artifact(shown_by, str(page))
+            client.set_terminated(shown_by)
+
+    def _run_showing(self, job: str, run_id: str, created: int) -> str:
+        """The MLflow run that shows a scoring run, which was created at so many milliseconds."""
+        client, experiment = self._client(), self._experiment(f"nightscore/{job}")
+        wanted = f"tags.`{drift_log.RUN_TAG}` = '{run_id}'"
+        found = client.search_runs([experiment], filter_string=wanted, max_results=1)
+        tags = {drift_log.RUN_TAG: run_id}
+        run = found[0] if found else client.create_run(experiment, created, tags, run_id)
+        return str(run.info.run_id)
+
     def _new_run(self, experiment: str, title: str) -> str:
+        run = self._client().create_run(self._experiment(experiment), run_name=title)
+        return str(run.info.run_id)
+
+    def _experiment(self, name: str) -> str:
         client = self._client()
-        known = client.get_experiment_by_name(experiment)
-        experiment_id = (
-            known.experiment_id
-            if known
-            else client.create_experiment(experiment, artifact_location(self._uri, experiment))
-        )
-        return str(client.create_run(experiment_id, run_name=title).info.run_id)
+        known = client.get_experiment_by_name(name)
+        place = artifact_location(self._uri, name)
+        return str(known.experiment_id if known else client.create_experiment(name, place))
 
     def count(self) -> int:
         """Registered models, up to a thousand. Raises: RegistryUnreachable."""

@@ -217,7 +217,7 @@ class Attempt:
         if self._outputs is not None:
             profile = profile.merge(self._outputs.profile())
         path = self._work.staging / sink.profile_name(self._part)
-        path.write_text(profile.to_json(), encoding="utf-8")
+        path.write_text(profile.to_json(self._work.reference), encoding="utf-8")
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

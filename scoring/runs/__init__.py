@@ -9,10 +9,11 @@ from scoring.runs.create import (
     create_or_record,
     wake,
 )
-from scoring.runs.finish import finish_run, iso_time
+from scoring.runs.finish import finish_run
 from scoring.runs.places import Occasion, on_date
 from scoring.runs.prepare import plan_document, prepare
 from scoring.runs.sweep import sweep
+from scoring.runs.times import iso_time
 
 __all__ = [
     "PRIORITY_BACKFILL",

@@ -129,7 +129,7 @@ def _attempt(context: Context, run: RunRecord, claim: Claim) -> str:
 def _work(context: Context, run: RunRecord, job: Job, claim: Claim) -> ChunkWork:
     files = context.ledger.runs.inputs_of(run.id, sorted({span.file for span in claim.spans}))
     staging = Path(str(run.staging))
-    reference, origins = read_frame(staging)
+    frame = read_frame(staging)
     return ChunkWork(
         number=claim.number,
         attempt=claim.attempt,
@@ -139,8 +139,8 @@ def _work(context: Context, run: RunRecord, job: Job, claim: Claim) -> ChunkWork
         kept=kept_columns(job),
         staging=staging,
         overflow=Path(run.artifacts) / "quarantine",
-        reference=reference,
-        origins=origins,
+        reference=frame.reference,
+        origins=frame.origins,
         metadata={
             "run": run.id,
             "job": run.job,

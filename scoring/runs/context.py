@@ -7,9 +7,9 @@ opens a ledger.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from scoring.job import Job
 from scoring.ledger import Ledger, RunRecord
@@ -35,6 +35,13 @@ class Doorbell(Protocol):
 
         Raises:
             BrokerUnreachable: the broker did not answer.
+        """
+
+    def call(self, task: str, *, event: Mapping[str, Any], queue: str, message_id: str) -> None:
+        """Call somebody else's Celery task by its name.
+
+        Raises:
+            BrokerUnreachable: the broker did not take it.
         """
 
     def waiting(self, queue: str) -> int:

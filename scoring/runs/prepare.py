@@ -1,4 +1,4 @@
-"""Plan a run: resolve the model once, scan the input, cut chunks, read the reference.
+"""Plan a run: resolve the model once, scan the input, cut chunks, find what to compare it with.
 
 Everything that can be refused is refused here, and nothing is changed but the model cache.
 """
@@ -10,17 +10,16 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from scoring.data import publish, source
 from scoring.data.validate import fits
-from scoring.drift.profile import Profile
-from scoring.errors import InputTypeMismatch, ReferenceUnreadable
+from scoring.errors import InputTypeMismatch
 from scoring.job import Job
 from scoring.models import Field, Version, features, read_model
 from scoring.pipeline import expected_column
 from scoring.plan import Chunk, cut
+from scoring.runs.baseline import Baseline, find_baseline
 from scoring.runs.context import Context
 from scoring.runs.places import Occasion, Places, check_within, places
 
@@ -38,7 +37,7 @@ class Prepared:
     flavor: str
     scanned: Sequence[source.Scanned]
     chunks: Sequence[Chunk]
-    reference: Profile | None
+    baseline: Baseline | None
 
     @property
     def rows(self) -> int:
@@ -77,7 +76,7 @@ def prepare(context: Context, job: Job, occasion: Occasion) -> Prepared:
         flavor=files.flavor,
         scanned=scanned,
         chunks=cut([one.file for one in scanned], job.execution.chunk_rows),
-        reference=_reference(context, job, version),
+        baseline=find_baseline(context, job, occasion, version),
     )
 
 
@@ -93,6 +92,7 @@ def kept_columns(job: Job) -> list[str]:
 
 def plan_document(prepared: Prepared) -> dict[str, Any]:
     """What would run: for `scoring plan` and the run's ``plan.json``."""
+    baseline = prepared.baseline
     return {
         "job": prepared.job.name,
         "fingerprint": prepared.job.fingerprint,
@@ -103,7 +103,8 @@ def plan_document(prepared: Prepared) -> dict[str, Any]:
         "input": prepared.places.input,
         "output": str(prepared.places.output),
         "rows_in": prepared.rows,
-        "reference": prepared.reference is not None,
+        "reference": baseline is not None,
+        "compared_with": None if baseline is None else baseline.compared_with.to_dict(),
         "files": [
             {
                 "path": one.file.path,
@@ -149,26 +150,3 @@ def _scan(path: str, job: Job, needed: Sequence[Field]) -> list[source.Scanned]:
 
 def _wanted(field: Field) -> str:
     return str(field.type) if field.shape is None else f"a list of {field.type}"
-
-
-def _reference(context: Context, job: Job, version: Version) -> Profile | None:
-    """The reference profile that the job names, or ``None`` when there is none yet."""
-    named = job.drift.reference
-    if named == "model":
-        text = context.registry.reference_profile(version)
-    elif named == "previous":
-        published = context.ledger.runs.latest(job=job.name, states=["published"], limit=1)
-        path = Path(published[0].artifacts) / "profile.json" if published else None
-        text = path.read_text(encoding="utf-8") if path and path.is_file() else None
-    else:
-        check_within(named, "drift.reference", context.settings.data_roots)
-        try:
-            text = Path(named).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ReferenceUnreadable(named, error.strerror or str(error)) from error
-    if text is None:
-        return None
-    try:
-        return Profile.from_json(text).as_reference()
-    except (ValueError, KeyError) as error:
-        raise ReferenceUnreadable(named, str(error)) from error

@@ -12,7 +12,9 @@ from scoring.ledger import Lost
 from scoring.runs.chunk import exhausted
 from scoring.runs.context import Context
 from scoring.runs.create import wake
+from scoring.runs.deliveries import deliver_due
 from scoring.runs.identity import is_dead_here
+from scoring.runs.reject import remove_rejected
 
 log = telemetry.logger(__name__)
 
@@ -25,12 +27,14 @@ def sweep(context: Context) -> dict[str, int]:
         "exhausted": _fail_exhausted(context),
         "woken": 0,
         "finishing": 0,
+        "rejected": remove_rejected(context),
     }
     try:
         done["woken"] = _wake_lost(context)
         done["finishing"] = _wake_finishers(context)
     except BrokerUnreachable as error:
         log.warning("broker_unreachable", error=str(error))
+    done["delivered"] = deliver_due(context)  # last, as a receiver may keep us waiting
     if any(done.values()):
         log.info("swept", **done)
     return done

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from sqlalchemy import event, select, text, update
 
 from scoring.job import Input, Job, Output, Schedule
-from scoring.ledger import Claim, Committed, Ledger, NewRun
-from scoring.ledger.tables import chunks, database_now, events, runs
+from scoring.ledger import Claim, Committed, Finishing, Ledger, NewDelivery, NewRun
+from scoring.ledger.tables import chunks, database_now, deliveries, events, runs
 from scoring.plan import Chunk, InputFile, RowGroup, cut
 
 NIGHT = datetime(2026, 11, 23, 2, 30, tzinfo=UTC)
@@ -103,6 +103,49 @@ def commit_all(ledger: Ledger, run_id: str) -> None:
         ledger.chunks.commit(claim, made_by(claim))
 
 
+def finishing_run(ledger: Ledger, **values: Any) -> tuple[str, Finishing]:
+    """A run whose chunks are all done, and a finisher's hold on it."""
+    run_id = start_run(ledger, **values)
+    commit_all(ledger, run_id)
+    hold = ledger.runs.claim_finish(run_id, "finisher")
+    assert hold is not None
+    return run_id, hold
+
+
+def run_in(ledger: Ledger, state: str) -> str:
+    """A run in a state, reached the way runs reach it."""
+    if state == "running":
+        return start_run(ledger)
+    if state in ("failed", "cancelled"):
+        run_id = start_run(ledger)
+        assert ledger.runs.fail(run_id, "x") if state == "failed" else ledger.runs.cancel(run_id)
+        return run_id
+    run_id, hold = finishing_run(ledger)
+    if state != "finishing":
+        assert ledger.runs.end(hold, state)
+    return run_id
+
+
+def new_delivery(**values: Any) -> NewDelivery:
+    """A delivery as a finisher writes it; an id of its own unless ``values`` has one."""
+    usual: dict[str, Any] = {
+        "id": f"delivery-{next(_numbers):05d}",
+        "action": "retrain",
+        "channel": "webhook",
+        "target": "mlops",
+        "task_queue": None,
+        "payload": '{"version": 1}',
+    }
+    return NewDelivery(**{**usual, **values})
+
+
+def held_run(ledger: Ledger, *told: NewDelivery) -> str:
+    """A held run of whose drift these are to be told."""
+    run_id, hold = finishing_run(ledger)
+    assert ledger.runs.end(hold, "held", drift_severity="severe", deliveries=told)
+    return run_id
+
+
 def age_leases(ledger: Ledger, seconds: float) -> None:
     """Let ``seconds`` pass for every lease, of chunks and of finishers."""
     with ledger.database.transaction() as connection:
@@ -127,6 +170,12 @@ def age_messages(ledger: Ledger, seconds: float) -> None:
             .where(chunks.c.sent_at.is_not(None))
             .values(sent_at=chunks.c.sent_at - seconds)
         )
+
+
+def age_deliveries(ledger: Ledger, seconds: float) -> None:
+    """Let ``seconds`` pass for every delivery's pause or lease."""
+    with ledger.database.transaction() as connection:
+        connection.execute(update(deliveries).values(next_at=deliveries.c.next_at - seconds))
 
 
 def end_leases_in(ledger: Ledger, seconds: float) -> None:

@@ -55,7 +55,7 @@ class OneRun(RuleBasedStateMachine):
     @initialize(count=st.integers(min_value=1, max_value=3))
     def create(self, count: int) -> None:
         self.run_id = start_run(self.ledger, count=count, max_attempts=GRANTED)
-        self.state, self.most = "running", GRANTED
+        self.state, self.most, self.rejected = "running", GRANTED, False
         self.chunks = [ModelChunk() for _ in range(count)]
         self.claims: list[Claim] = []
         self.finishers: list[Finishing] = []
@@ -245,12 +245,12 @@ class OneRun(RuleBasedStateMachine):
     @rule()
     def cancel(self) -> None:
         assert self.ledger.runs.cancel(self.run_id) is (self.state in ("running", "held"))
-        if self.state == "running":
+        if self.state in ("running", "held"):
             self.state = "cancelled"
 
     @rule()
     def retry(self) -> None:
-        if self.state not in ("failed", "cancelled"):
+        if self.state not in ("failed", "cancelled") or self.rejected:
             with pytest.raises(RunNotInState):
                 self.ledger.runs.retry(self.run_id)
             return
@@ -268,12 +268,24 @@ class OneRun(RuleBasedStateMachine):
     def let_go(self) -> None:
         if self.state != "held":
             with pytest.raises(RunNotInState):
-                self.ledger.runs.release(self.run_id, "ada")
+                self.ledger.decisions.release(self.run_id, "ada")
             return
 
-        self.ledger.runs.release(self.run_id, "ada")
+        self.ledger.decisions.release(self.run_id, "ada")
 
         self.state = "finishing"
+
+    @rule()
+    def reject(self) -> None:
+        if self.state != "held":
+            with pytest.raises(RunNotInState):
+                self.ledger.decisions.reject(self.run_id, "ada")
+            return
+
+        self.ledger.decisions.reject(self.run_id, "ada")
+
+        self.state = "cancelled"
+        self.rejected = True
 
     # What always holds
 

@@ -18,42 +18,22 @@ from tests.contract.ledgers import (
     ROWS,
     StoppedClock,
     age_leases,
+    age_messages,
     claimed,
     commit_all,
     end_leases_in,
+    finishing_run,
     history,
     made_by,
     new_run,
     planned,
+    run_in,
     start_run,
     together,
 )
 
 SLOT = "2026-11-23T02:30:00+00:00"
 THREADS = 8
-
-
-def finishing_run(ledger: Ledger) -> tuple[str, Finishing]:
-    """A run whose chunks are all done, and a finisher's hold on it."""
-    run_id = start_run(ledger)
-    commit_all(ledger, run_id)
-    hold = ledger.runs.claim_finish(run_id, "finisher")
-    assert hold is not None
-    return run_id, hold
-
-
-def run_in(ledger: Ledger, state: str) -> str:
-    """A run in a state, reached the way runs reach it."""
-    if state == "running":
-        return start_run(ledger)
-    if state in ("failed", "cancelled"):
-        run_id = start_run(ledger)
-        assert ledger.runs.fail(run_id, "x") if state == "failed" else ledger.runs.cancel(run_id)
-        return run_id
-    run_id, hold = finishing_run(ledger)
-    if state != "finishing":
-        assert ledger.runs.end(hold, state)
-    return run_id
 
 
 def rows_in_all_tables(ledger: Ledger) -> list[int]:
@@ -224,6 +204,17 @@ def test_the_latest_runs_come_first_by_job_and_state(ledger: Ledger) -> None:
     assert [run.id for run in ledger.runs.latest(states=["cancelled", "failed"])] == [first]
 
 
+def test_the_latest_runs_before_one_are_those_created_earlier(ledger: Ledger) -> None:
+    for _ in range(3):
+        start_run(ledger)
+        age_messages(ledger, 60)
+    newest, middle, oldest = ledger.runs.latest()
+
+    assert ledger.runs.latest(before=newest.created_at) == [middle, oldest]
+    assert ledger.runs.latest(before=newest.created_at, limit=1) == [middle]
+    assert ledger.runs.latest(before=oldest.created_at) == []
+
+
 # Finish
 
 
@@ -319,7 +310,7 @@ def test_the_end_of_a_run_is_recorded_with_what_it_found(ledger: Ledger) -> None
     assert run.finish_lease_until is None
 
 
-# Fail, cancel, release, retry
+# Fail, cancel, retry
 
 
 def test_a_held_run_can_be_cancelled_but_not_failed(ledger: Ledger) -> None:
@@ -363,27 +354,6 @@ def test_of_threads_that_fail_and_cancel_a_run_at_once_exactly_one_does(ledger: 
     assert len(history(ledger, run_id)) == 2
 
 
-def test_releasing_a_held_run_lets_a_finisher_have_it(ledger: Ledger) -> None:
-    run_id = run_in(ledger, "held")
-
-    ledger.runs.release(run_id, "ada")
-
-    run = ledger.runs.get(run_id)
-    assert (run.state, run.released, run.finished_at) == ("finishing", 1, None)
-    assert ledger.sweep.unfinished() == [run_id]
-    assert ledger.runs.claim_finish(run_id, "finisher") is not None
-    assert history(ledger, run_id)[-1] == ("released", {"who": "ada"})
-
-
-@pytest.mark.parametrize("state", ["running", "finishing", "published", "failed", "cancelled"])
-def test_only_a_held_run_can_be_released(ledger: Ledger, state: str) -> None:
-    run_id = run_in(ledger, state)
-
-    with pytest.raises(RunNotInState, match=f"is {state}; this needs a run that is held"):
-        ledger.runs.release(run_id, "ada")
-    assert ledger.runs.get(run_id).released == 0
-
-
 @pytest.mark.parametrize("state", ["running", "finishing", "published", "held"])
 def test_only_a_failed_or_cancelled_run_can_be_retried(ledger: Ledger, state: str) -> None:
     run_id = run_in(ledger, state)
@@ -395,9 +365,7 @@ def test_only_a_failed_or_cancelled_run_can_be_retried(ledger: Ledger, state: st
     assert (ledger.runs.get(run_id), ledger.chunks.of(run_id)) == before
 
 
-def test_releasing_or_retrying_an_unknown_run_says_so(ledger: Ledger) -> None:
-    with pytest.raises(RunNotFound):
-        ledger.runs.release("nobody", "ada")
+def test_retrying_an_unknown_run_says_so(ledger: Ledger) -> None:
     with pytest.raises(RunNotFound):
         ledger.runs.retry("nobody")
 
@@ -528,7 +496,7 @@ def test_the_history_of_a_run_tells_its_life_in_order(ledger: Ledger) -> None:
     hold = ledger.runs.claim_finish(run_id, "finisher")
     assert hold is not None
     ledger.runs.end(hold, "held")
-    ledger.runs.release(run_id, "ada")
+    ledger.decisions.release(run_id, "ada")
     second = ledger.runs.claim_finish(run_id, "finisher")
     assert second is not None
     ledger.runs.end(second, "published")
@@ -539,7 +507,7 @@ def test_the_history_of_a_run_tells_its_life_in_order(ledger: Ledger) -> None:
         ("retried", {"chunks": 2}),
         ("drift", {"severity": "severe", "column": "delay"}),
         ("held", {}),
-        ("released", {"who": "ada"}),
+        ("released", {"who": "ada", "reason": ""}),
         ("published", {}),
     ]
 

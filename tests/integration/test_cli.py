@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -22,6 +17,7 @@ import pytest
 from scoring import Settings
 from scoring.stack import free_port
 from tests.integration.models import linear, register
+from tests.integration.terminal import Terminal
 
 pytestmark = pytest.mark.slow
 ROWS = 300
@@ -30,39 +26,6 @@ PROMISED = {
     *("rows_in", "rows_scored", "rows_quarantined", "chunks", "chunks_done", "output"),
     *("report", "drift_severity", "created_at", "finished_at", "error"),
 }
-
-
-@dataclass(frozen=True)
-class Typed:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True)
-class Terminal:
-    """A folder to type commands in, with an environment of its own."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def __call__(self, *arguments: str, **environment: str) -> Typed:
-        done = subprocess.run(
-            [str(Path(sys.executable).parent / "scoring"), *arguments],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Typed(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture

@@ -397,9 +397,8 @@ def plain(
     for target in ("srv/nightscore/jobs", "data", "artifacts", "var/lib/nightscore"):
         (root / target).mkdir(parents=True)
     (root / "var/lib/mlflow").mkdir()
-    plain = Plain(
-        root, site, postgres_url, {port: free_port() for port in ("6379", "5000", "5555")}
-    )
+    ports = {port: free_port() for port in ("6379", "5000", "5555", "9808")}
+    plain = Plain(root, site, postgres_url, ports)
     _execute(postgres_url, "CREATE DATABASE nightscore")
     start_up = ROOT / next(iter(k for k in mounts(SERVICES["postgres"]).values() if "sql" in k))
     with psycopg.connect(postgres_url, autocommit=True) as server:
@@ -448,6 +447,7 @@ def test_every_command_works_and_together_they_publish_a_run(plain: Plain) -> No
     assert Path(run.record.output).is_relative_to(plain.root / "data")
     assert Path(str(run.record.report)).is_relative_to(plain.root / "artifacts")
     assert list((plain.root / "var/lib/mlflow").rglob("*.onnx")), "artifacts are the server's"
+    assert_the_run_is_shown_to_prometheus_and_in_mlflow(plain, run.id)
 
     needed_by_others = ["mlflow", "broker"]
     with ThreadPoolExecutor() as pool:
@@ -514,6 +514,25 @@ def assert_flower_asks_who_you_are(plain: Plain) -> None:
 
     assert status_of(urllib.request.Request(address)) == 401
     until(lambda: status_of(known) == 200)
+
+
+def assert_the_run_is_shown_to_prometheus_and_in_mlflow(plain: Plain, run_id: str) -> None:
+    address = f"http://127.0.0.1:{plain.ports['9808']}/metrics"
+    published = 'nightscore_runs{job="nightly",state="published"} 1.0'
+
+    def told() -> str:
+        with urllib.request.urlopen(address, timeout=30) as response:
+            return str(response.read().decode())
+
+    until(lambda: published in told())
+    assert f'run="{run_id}"' in told()
+    pages = plain.root / "var/lib/mlflow"
+    until(
+        lambda: any(pages.rglob("drift.html")), otherwise=lambda: str(plain.processes["worker-cpu"])
+    )
+    client = mlflow.MlflowClient(plain.settings().tracking_uri)
+    experiment = client.get_experiment_by_name("nightscore/nightly")
+    assert run_id in [run.info.run_name for run in client.search_runs([experiment.experiment_id])]
 
 
 def status_of(request: urllib.request.Request) -> int:

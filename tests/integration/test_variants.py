@@ -29,6 +29,7 @@ from scoring.job import Precision
 from scoring.ledger import Ledger
 from scoring.ledger.tables import runs, searches
 from scoring.models import Field
+from scoring.models.search_document import search_document
 from scoring.models.search_result import SearchResult
 from scoring.runs import sample
 from scoring.runs.variant import load_pinned
@@ -384,7 +385,7 @@ def test_the_reference_keeps_rows_and_labels_that_variants_are_judged_by(
     with pytest.raises(SampleMissing, match="there are no rows to judge variants"):
         variants.of_model(context, model)
     reference.from_training(context, model, str(tmp_path / "train.parquet"), label="late")
-    found = variants.document(variants.of_model(context, model), Precision())
+    found = search_document(variants.of_model(context, model), Precision())
 
     int8 = next(one for one in found["variants"] if one["variant"] == "int8")
     assert found["sample"] == "reference"

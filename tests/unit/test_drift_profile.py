@@ -346,19 +346,20 @@ def test_a_vector_output_is_profiled_element_by_element():
     profiler = Profiler(frames)
     profiler.add({"p": pa.array([[0.25, 0.75], None, [0.5, 0.5]], dtype)[0:3]})
 
-    first, second = profiler.profile().columns
+    first, second, winner = profiler.profile().columns
     assert (first.frame.name, first.moments.mean, first.nulls) == ("p[0]", 0.375, 1)
     assert (second.frame.name, second.moments.mean, second.rows) == ("p[1]", 0.625, 3)
+    assert (winner.frame.name, winner.counts, winner.nulls) == ("p[class]", {"0": 1, "1": 1}, 1)
 
 
 def test_columns_that_cannot_be_profiled_are_named_and_others_ignored():
-    types = {"tags": pa.list_(pa.string()), "wide": pa.list_(pa.float32(), 17)}
+    types = {"raw": pa.binary(), "place": pa.struct([("x", pa.float32())])}
     profiler = Profiler(frames_for(None, [(n, "feature", t) for n, t in types.items()], {}))
 
     profiler.add({name: pa.nulls(2, dtype) for name, dtype in types.items()})
-    profiler.add({"key": pa.array([1, 2])})
+    profiler.add({"key": pa.array([1, 2]), "tags": pa.array([["a"], None])})
 
-    assert profiler.profile() == Profile(skipped=("tags", "wide"))
+    assert profiler.profile() == Profile(skipped=("place", "raw"))
 
 
 def test_frames_follow_the_reference_only_where_the_kind_is_the_same():
@@ -373,8 +374,10 @@ def test_frames_follow_the_reference_only_where_the_kind_is_the_same():
 
     assert same[0].edges == (1.0, 2.0, 3.0)
     assert same[1].categories == ("a", "b")
-    assert changed[0].categories is None
-    assert (changed[1].edges, changed[1].origin) == (None, 5.0)
+    x, *derived_of_x, c = changed
+    assert (x.kind, x.categories) == ("category", None)
+    assert {frame.of for frame in derived_of_x} == {"x"}
+    assert (c.edges, c.origin) == (None, 5.0)
 
 
 def test_a_feature_and_an_output_of_one_name_are_kept_apart_by_role():

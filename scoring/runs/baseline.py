@@ -1,0 +1,206 @@
+"""What a run is compared with: the profile that its job names, found once, when it is planned.
+
+A profile that a person put somewhere (the model's, a path) must be readable, or the run does not
+start. Profiles that earlier runs left are taken as they are found: one that is gone or damaged is
+passed over and said so in the log, because last month's clean-up must not stop tonight's run. No
+profile at all is no fault either: the first run has none, and its report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, tzinfo
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from scoring import telemetry
+from scoring.drift.pooled import Pooled, pooled
+from scoring.drift.profile import Profile
+from scoring.errors import ReferenceUnreadable
+from scoring.job import Job
+from scoring.ledger import RunRecord
+from scoring.models import Version
+from scoring.runs.context import Context
+from scoring.runs.places import Occasion, check_within
+
+log = telemetry.logger(__name__)
+
+Kind = Literal["model", "previous", "weekday", "path"]
+
+LOOK_BACK = 2_500
+"""Published runs among which those of a weekday are sought: a week of one every five minutes, or
+years of nights."""
+SHOWN = 10
+"""Runs or columns that one log line names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedWith:
+    """Where a reference came from, as ``drift.json`` and the plan say it."""
+
+    kind: Kind
+    rows: int
+    """Rows of the reference."""
+    runs: tuple[str, ...] = ()
+    """The earlier runs that it was made of, newest first; none for a model's or a path's."""
+    path: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "runs": list(self.runs)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A reference profile, and where it came from."""
+
+    profile: Profile
+    compared_with: ComparedWith
+
+
+def find_baseline(
+    context: Context, job: Job, occasion: Occasion, version: Version
+) -> Baseline | None:
+    """What a run of this occasion is compared with, or ``None`` when there is nothing yet.
+
+    Raises:
+        ReferenceUnreadable: the model's profile, or the one at the path, is none.
+        PathOutsideRoots: the path leaves the places that jobs may read.
+        RegistryUnreachable: the model's profile cannot be fetched.
+    """
+    named = job.drift.reference
+    if named == "model":
+        return _from_text("model", context.registry.reference_profile(version), named)
+    if named == "previous":
+        found = others(_published(context, job), occasion)
+        return _from_runs("previous", found, 1)
+    if named == "weekday":
+        zone = ZoneInfo(job.schedule.timezone) if job.schedule else UTC
+        day = day_of(occasion.slot or occasion.date, datetime.now(UTC), zone)
+        found = same_weekday(others(_published(context, job), occasion), day, zone)
+        return _from_runs("weekday", found, job.drift.weekday_runs)
+    return _from_path(context, named)
+
+
+def others(published: Sequence[RunRecord], occasion: Occasion) -> list[RunRecord]:
+    """Runs of other occasions than this one, newest first, the newest of each.
+
+    A slot that is scored again must not be compared with itself, nor count twice.
+    """
+    taken = [occasion.slot or occasion.date]
+    found = []
+    for run in published:
+        if not any(_same_occasion(run.slot, other) for other in taken):
+            found.append(run)
+            taken.append(run.slot)
+    return found
+
+
+def same_weekday(runs: Sequence[RunRecord], day: date, zone: tzinfo) -> list[RunRecord]:
+    """Runs of the same weekday before ``day``, the newest day first."""
+    dated = [(day_of(run.slot, _utc(run.created_at), zone), run) for run in runs]
+    found = [one for one in dated if one[0] < day and one[0].weekday() == day.weekday()]
+    found.sort(key=lambda one: (one[0], one[1].created_at), reverse=True)
+    return [run for _, run in found]
+
+
+def day_of(slot: str | None, created: datetime, zone: tzinfo) -> date:
+    """A run's logical date: its slot's on the schedule's own clock, else when it was created."""
+    return date.fromisoformat(slot[:10]) if slot else created.astimezone(zone).date()
+
+
+def _same_occasion(one: str | None, other: str | None) -> bool:
+    """Whether two slots are one; the date alone, as a person gives it, is every slot of the day."""
+    if one is None or other is None:
+        return False
+    return one == other or (min(len(one), len(other)) == 10 and one[:10] == other[:10])
+
+
+def _published(context: Context, job: Job) -> list[RunRecord]:
+    return context.ledger.runs.latest(job=job.name, states=["published"], limit=LOOK_BACK)
+
+
+def _from_runs(kind: Kind, runs: Sequence[RunRecord], most: int) -> Baseline | None:
+    """The profiles of the first so many runs that have one."""
+    skipped: dict[str, str] = {}
+    found = list(islice(_profiles(runs, skipped), most))
+    if skipped:
+        first = dict(islice(skipped.items(), SHOWN))
+        log.warning("earlier_profiles_unreadable", runs=len(skipped), first=first)
+    together = pooled([profile for _, profile in found])
+    if not together.profile.columns:
+        return None
+    ids = [run.id for run, _ in found]
+    _log_losses(ids, together)
+    return Baseline(
+        profile=together.profile,
+        compared_with=ComparedWith(
+            kind=kind,
+            rows=together.profile.rows,
+            runs=tuple(ids[place] for place in together.used),
+        ),
+    )
+
+
+def _profiles(
+    runs: Sequence[RunRecord], skipped: dict[str, str]
+) -> Iterator[tuple[RunRecord, Profile]]:
+    """Runs with the profiles they left; why others are passed over goes into ``skipped``."""
+    for run in runs:
+        path = Path(run.artifacts) / "profile.json"
+        try:
+            profile = _parsed(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            skipped[run.id] = f"{path}: {getattr(error, 'strerror', None) or error}"
+            continue
+        if profile.rows:
+            yield run, profile
+
+
+def _log_losses(ids: Sequence[str], together: Pooled) -> None:
+    left_out: Mapping[str, Any] = {
+        ids[place]: list(names[:SHOWN]) for place, names in together.left_out.items()
+    }
+    if left_out:
+        log.warning("reference_in_other_bins", columns=left_out)
+    if together.outgrown:
+        log.warning("reference_outgrown", columns=list(together.outgrown[:SHOWN]))
+
+
+def _from_path(context: Context, path: str) -> Baseline | None:
+    check_within(path, "drift.reference", context.settings.data_roots)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ReferenceUnreadable(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise ReferenceUnreadable(path, str(error)) from error
+    return _from_text("path", text, path)
+
+
+def _from_text(kind: Kind, text: str | None, named: str) -> Baseline | None:
+    if text is None:
+        return None
+    try:
+        profile = _parsed(text).as_reference()
+    except ValueError as error:
+        raise ReferenceUnreadable(named, str(error)) from error
+    path = named if kind == "path" else None
+    return Baseline(
+        profile=profile,
+        compared_with=ComparedWith(kind=kind, rows=profile.rows, path=path),
+    )
+
+
+def _parsed(text: str) -> Profile:
+    """Raises ValueError, whatever is wrong with the document."""
+    try:
+        return Profile.from_json(text)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"this is no profile ({type(error).__name__}: {error})") from error
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

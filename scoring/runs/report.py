@@ -1,0 +1,196 @@
+"""The drift report of a run: what it measured, what follows, and where it stands among others.
+
+Everything is written before anything is decided in the ledger, and can be written again: the
+profile, ``drift.json`` and the page that shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scoring import telemetry
+from scoring.data import sink
+from scoring.drift import page
+from scoring.drift.measures import Severity
+from scoring.drift.policy import Decision, decide
+from scoring.drift.profile import Profile
+from scoring.drift.report import compare
+from scoring.drift.trend import RUNS, with_trend
+from scoring.job import Job
+from scoring.ledger import ChunkRecord, RunRecord
+from scoring.models.search_document import search_document
+from scoring.models.search_result import SearchResult
+from scoring.runs.context import Context
+from scoring.runs.frame import read_frame
+from scoring.runs.times import iso_time
+
+log = telemetry.logger(__name__)
+
+VERSION = 2
+"""Of drift.json, whose schema is ``scoring/drift/drift.schema.json``."""
+PROFILE_FILE, DRIFT_FILE, PAGE_FILE = "profile.json", "drift.json", "drift.html"
+REASONS_SHOWN = 20
+MEASURED_STATES = ("published", "held", "failed", "cancelled")
+"""States of earlier runs that may have a report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """The report as it was written, and what follows from it."""
+
+    document: Mapping[str, Any]
+    """What drift.json holds."""
+    decision: Decision
+
+    @property
+    def severity(self) -> Severity | None:
+        """None: there was nothing to compare the run with."""
+        return self.document["severity"] if self.document["reference"] else None
+
+
+def make_report(
+    context: Context,
+    run: RunRecord,
+    job: Job,
+    chunks: Sequence[ChunkRecord],
+    reasons: Counter[str],
+) -> Reported:
+    """Merge the chunks' profiles, compare with the reference, decide, and write it all down."""
+    staging, artifacts = Path(str(run.staging)), Path(run.artifacts)
+    frame = read_frame(staging)
+    current = _merged(chunks, staging, frame.reference)
+    measured = compare(frame.reference, current, job.drift)
+    earlier = _earlier(context, run)
+    decision = decide(
+        measured.severity, job.drift, _severities(earlier), released=bool(run.released)
+    )
+    document = {
+        "version": VERSION,
+        **_identity(run),
+        **measured.to_dict(),
+        "compared_with": frame.compared_with,
+        "persistence": {"wanted": job.drift.persistence, "in_a_row": decision.in_a_row},
+        "actions": list(decision.actions),
+        "outcome": decision.outcome,
+        "decision": decided(run),
+        "quarantine": [
+            {"reason": reason, "rows": rows} for reason, rows in reasons.most_common(REASONS_SHOWN)
+        ],
+        "gate": _gate(context, run, job),
+        "timing": _timing(run, chunks),
+        "performance": None,
+    }
+    document = with_trend(document, [found for one in earlier if (found := _document(one))])
+    write(artifacts / PROFILE_FILE, current.to_json())
+    write_report(artifacts, document)
+    return Reported(document=document, decision=decision)
+
+
+def severities_before(context: Context, run: RunRecord) -> list[Severity | None]:
+    """Of the job's runs before this one, newest first; None: there was nothing to compare with."""
+    return _severities(_earlier(context, run))
+
+
+def decided(run: RunRecord) -> dict[str, str | None] | None:
+    """What a person decided about a run that was held, for the report."""
+    if run.decision is None:
+        return None
+    return {"what": run.decision, "by": run.decided_by, "reason": run.decision_reason}
+
+
+def write_report(artifacts: Path, document: Mapping[str, Any]) -> None:
+    """Write a drift document and the page that shows it."""
+    write(artifacts / DRIFT_FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write(artifacts / PAGE_FILE, page.render(document))
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file whole, so that nobody reads half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _merged(chunks: Sequence[ChunkRecord], staging: Path, reference: Profile | None) -> Profile:
+    paths = (staging / sink.profile_name(str(chunk.part)) for chunk in chunks)
+    return Profile.from_chunks((path.read_text("utf-8") for path in paths), reference).settled()
+
+
+def _identity(run: RunRecord) -> dict[str, str | int | None]:
+    return {
+        "job": run.job,
+        "slot": run.slot,
+        "run_id": run.id,
+        "model": run.model,
+        "model_version": run.model_version,
+        "variant": run.variant,
+        "engine": run.engine,
+        "device": run.device,
+        "rows_in": run.rows_in,
+        "rows_scored": run.rows_scored,
+        "rows_quarantined": run.rows_quarantined,
+        "output": run.output,
+        "created_at": iso_time(run.created_at),
+    }
+
+
+def _earlier(context: Context, run: RunRecord) -> list[RunRecord]:
+    """The job's runs before this one that drift was measured in, newest first, one for a slot.
+
+    A slot that was scored again is one night; what counts is what was made of it last.
+    """
+    found = context.ledger.runs.latest(
+        job=run.job, states=MEASURED_STATES, limit=3 * RUNS, before=run.created_at
+    )
+    nights: dict[str, RunRecord] = {}
+    for one in found:
+        night = one.slot or one.id
+        if one.report and night != run.slot:
+            nights.setdefault(night, one)
+    return list(nights.values())[: RUNS - 1]
+
+
+def _severities(runs: Sequence[RunRecord]) -> list[Severity | None]:
+    return [run.drift_severity for run in runs]  # type: ignore[misc]  # text to the ledger
+
+
+def _document(run: RunRecord) -> Mapping[str, Any] | None:
+    path = Path(run.artifacts) / DRIFT_FILE
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.warning("earlier_report_unreadable", run=run.id, path=str(path), error=str(error))
+        return None
+    return found
+
+
+def _gate(context: Context, run: RunRecord, job: Job) -> dict[str, Any] | None:
+    """Which variant scored, why, and what the others would have been."""
+    if run.precision is None:
+        return None
+    found = context.ledger.searches.result(run.search) if run.search else None
+    table = search_document(SearchResult.from_json(found), job.precision) if found else {}
+    rows = [{**row, "chosen": row["variant"] == run.variant} for row in table.get("variants", [])]
+    return {**json.loads(run.precision), "variants": rows}
+
+
+def _timing(run: RunRecord, chunks: Sequence[ChunkRecord]) -> dict[str, Any]:
+    """Seconds from the first claim to the last commit, and what the chunks spent them on."""
+    steps: Counter[str] = Counter()
+    for chunk in chunks:
+        steps.update(json.loads(chunk.timings or "{}"))
+    began = min((chunk.claimed_at for chunk in chunks if chunk.claimed_at), default=0.0)
+    ended = max((chunk.committed_at for chunk in chunks if chunk.committed_at), default=0.0)
+    seconds = max(0.0, ended - began)
+    return {
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(run.rows_in / seconds, 1) if seconds else None,
+        "chunks": len(chunks),
+        "steps": {step: round(spent, 3) for step, spent in steps.most_common()},
+    }

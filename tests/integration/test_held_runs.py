@@ -1,0 +1,193 @@
+"""What people decide about a run that is held: released or rejected, by whom and why, once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scoring import Settings, get_run
+from scoring.api import Run, open_context
+from scoring.data.publish import STAGING
+from scoring.errors import BrokerNotConfigured, RunFailed, RunNotInState
+from scoring.runs.context import Context
+from scoring.runs.sweep import sweep
+from scoring.stack import _broker, free_port
+from scoring.wake import CONTROL
+from tests.conftest import make_settings
+from tests.contract.ledgers import finishing_run, new_delivery
+from tests.integration.processes import running
+from tests.integration.terminal import Terminal
+
+WHY = "half of the airports are missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A held run, beside an earlier output of its job."""
+
+    run: Run
+    context: Context
+    output: Path
+    parts: Path
+    artifacts: Path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return make_settings(tmp_path / "home", "sqlite://")
+
+
+@pytest.fixture
+def held(settings: Settings, tmp_path: Path) -> Iterator[Held]:
+    """Its scoring is not what is tested: parts, report and earlier output are stand-ins."""
+    context = open_context(settings)
+    output, artifacts = tmp_path / "scores", tmp_path / "artifacts"
+    parts = tmp_path / STAGING / "held"
+    for folder, file in ((output, "earlier"), (artifacts, "drift.html"), (parts, "part")):
+        folder.mkdir(parents=True)
+        (folder / file).write_text(file)
+    run_id, hold = finishing_run(
+        context.ledger, output=str(output), artifacts=str(artifacts), staging=str(parts)
+    )
+    told = [
+        new_delivery(target="mlops"),
+        new_delivery(action="review", channel="task", target="training.review", task_queue="x"),
+    ]
+    context.ledger.runs.end(hold, "held", drift_severity="severe", deliveries=told)
+    yield Held(Run(run_id, context), context, output, parts, artifacts)
+    context.ledger.database.engine.dispose()
+
+
+@pytest.fixture
+def scoring(settings: Settings, tmp_path: Path) -> Terminal:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LOGNAME": "ada"}
+    return Terminal(tmp_path, {**environment, "SCORING_HOME": str(settings.home)})
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real one, whose queues nobody reads."""
+    folder, port = tmp_path_factory.mktemp("broker"), free_port()
+    command = _broker(port, folder)
+    with running("broker", command, env=os.environ, cwd=folder, logs=folder) as valkey:
+        valkey.wait_for("Ready to accept connections")
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def test_a_rejected_run_loses_its_parts_and_nothing_else(held: Held) -> None:
+    held.run.reject("ada", WHY)
+
+    run = held.run.to_dict()
+    assert (run["state"], run["error"]) == ("cancelled", f"rejected by ada: {WHY}")
+    assert (run["decision"], run["decided_by"], run["decision_reason"]) == ("rejected", "ada", WHY)
+    assert not held.parts.parent.exists()
+    assert os.listdir(held.output) == ["earlier"]
+    assert os.listdir(held.artifacts) == ["drift.html"]
+    with pytest.raises(RunFailed, match=f"is cancelled: rejected by ada: {WHY}"):
+        held.run.wait()
+
+
+def test_a_rejected_run_can_never_be_published(held: Held, settings: Settings, broker: str) -> None:
+    held.run.reject("ada", WHY)
+    run = get_run(held.run.id, settings=settings.model_copy(update={"broker_url": broker}))
+
+    with pytest.raises(RunNotInState, match=f"cancelled, rejected by ada: {WHY}; this needs a run"):
+        run.retry()
+    with pytest.raises(RunNotInState, match="this needs a run that is held"):
+        run.release("bob")
+    with pytest.raises(RunNotInState, match="this needs a run that is held"):
+        run.reject("bob")
+    with pytest.raises(RunNotInState):
+        run.cancel()
+
+    assert held.context.ledger.sweep.unfinished() == []
+
+
+def test_parts_that_a_rejection_left_behind_are_removed_by_the_sweep(held: Held) -> None:
+    held.context.ledger.decisions.reject(held.run.id, "ada", WHY)  # and whoever did it died here
+    assert held.parts.exists()
+
+    done = [sweep(held.context)["rejected"], sweep(held.context)["rejected"]]
+
+    assert done == [1, 0]
+    assert not held.parts.exists()
+    assert held.artifacts.exists()
+
+
+def test_a_held_run_that_is_left_alone_keeps_its_parts(held: Held) -> None:
+    sweep(held.context)
+
+    assert held.parts.exists()
+    assert held.run.status == "held"
+
+
+def test_a_released_run_has_a_finisher_called_and_its_history_says_by_whom(
+    held: Held, settings: Settings, broker: str
+) -> None:
+    run = get_run(held.run.id, settings=settings.model_copy(update={"broker_url": broker}))
+    waiting = run._context.doorbell.waiting(CONTROL)
+
+    run.release("ada", "a holiday, as every year")
+
+    assert run.status == "finishing"
+    assert run._context.doorbell.waiting(CONTROL) == waiting + 1
+    event = run.history()[-1]
+    assert event["event"] == "released"
+    assert event["detail"] == {"who": "ada", "reason": "a holiday, as every year"}
+    assert event["at"].endswith("+00:00")
+    with pytest.raises(RunNotInState, match="is finishing; this needs a run that is held"):
+        run.reject("bob")
+
+
+def test_a_release_without_a_broker_leaves_the_run_held(held: Held) -> None:
+    with pytest.raises(BrokerNotConfigured):
+        held.run.release("ada")
+
+    assert held.run.status == "held"
+    assert held.run.to_dict()["decision"] is None
+
+
+@pytest.mark.slow
+def test_reject_typed_drops_the_run_and_status_shows_who_decided_and_who_is_told(
+    held: Held, scoring: Terminal
+) -> None:
+    rejected = scoring("reject", held.run.id, "--reason", WHY, "--json")
+    assert rejected.code == 0, rejected.err
+    assert rejected.json["state"] == "cancelled"
+    assert rejected.json["error"] == f"rejected by ada: {WHY}"
+
+    again = scoring("reject", held.run.id)
+    assert again.code == 2
+    assert f"is cancelled, rejected by ada: {WHY}; this needs a run that is held" in again.err
+
+    sweep(held.context)  # nobody is there yet to tell
+    status = scoring("status", held.run.id, "--history", "--json").json
+    assert status["decided_by"] == "ada"
+    assert [event["event"] for event in status["history"]] == ["created", "held", "rejected"]
+    assert {one["target"]: one["attempts"] for one in status["deliveries"]} == {
+        "mlops": 1,
+        "training.review": 1,
+    }
+    plain = scoring("status", held.run.id, "--history")
+    for shown in (
+        WHY,
+        "webhook mlops",
+        "task training.review",
+        "no webhook mlops in SCORING_WEBHOOKS",
+        f"who: ada, reason: {WHY}",
+    ):
+        assert shown in plain.out, plain.out
+    assert "history" not in scoring("status", held.run.id, "--json").json
+
+
+@pytest.mark.slow
+def test_a_rejection_without_a_reason_is_said_in_one_line(held: Held, scoring: Terminal) -> None:
+    typed = scoring("reject", "latest")
+
+    assert (typed.code, typed.out) == (0, "")
+    assert typed.err == f"{held.run.id} is cancelled\n"
+    assert held.run.error == "rejected by ada"
