@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.drift_process import Meter
 from scoring.data import source
-from scoring.drift import page
-from scoring.drift.frame import Role, frames_for
-from scoring.drift.profile import Profile, Profiler, reference_from
+from scoring.drift.page import page
+from scoring.drift.profile.frame import Role, frames_for
+from scoring.drift.profile.profile import Profile, Profiler, reference_from
 from scoring.drift.report import DriftReport, compare
 from scoring.drift.trend import RUNS, with_trend
 from scoring.job import Drift

@@ -30,8 +30,8 @@ from benchmarks import models
 from benchmarks.drift_process import Meter
 from benchmarks.drift_report import finish
 from scoring.data import sink, source
-from scoring.drift.frame import Role
-from scoring.drift.profile import Profile, Profiler, reference_from
+from scoring.drift.profile.frame import Role
+from scoring.drift.profile.profile import Profile, Profiler, reference_from
 from scoring.models import (
     Engine,
     EngineOptions,

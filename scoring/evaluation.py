@@ -21,9 +21,9 @@ from scoring import telemetry
 from scoring.data import publish, source
 from scoring.data.keys import UNKNOWN
 from scoring.data.labels import LabelFiles, Labels, find_labels
-from scoring.drift.answers import Collected, Fit, Truth, fit
-from scoring.drift.evaluated import Evaluated, performance_document, with_performance
-from scoring.drift.performance import Performance, measured
+from scoring.drift.performance.answers import Collected, Fit, Truth, fit
+from scoring.drift.performance.evaluated import Evaluated, performance_document, with_performance
+from scoring.drift.performance.performance import Performance, measured
 from scoring.drift.policy import decide
 from scoring.errors import InputError, KeyMissing, LabelsUnusable, RunNotInState, StoreUnsupported
 from scoring.job import Action, Job

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from scoring.data import source
 from scoring.data.validate import validate
-from scoring.drift.frame import Role
-from scoring.drift.profile import Profile, reference_from
+from scoring.drift.profile.frame import Role
+from scoring.drift.profile.profile import Profile, reference_from
 from scoring.errors import ReferenceMissing, RunNotInState
 from scoring.models import Engine, EngineOptions, load, read_model, score
 from scoring.pipeline import by_name, expected_columns, feature_kinds

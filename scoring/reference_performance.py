@@ -13,8 +13,8 @@ import pyarrow as pa
 from scoring import telemetry
 from scoring.data import source
 from scoring.data.labels import truth
-from scoring.drift.answers import Collected, Fit, Truth, fit
-from scoring.drift.performance import measured
+from scoring.drift.performance.answers import Collected, Fit, Truth, fit
+from scoring.drift.performance.performance import measured
 from scoring.errors import InputTypeMismatch
 from scoring.plan import whole
 

@@ -44,7 +44,7 @@ def evaluate(
 
 
 def _metrics(performance: Mapping[str, Any]) -> Table:
-    from scoring.drift.metric_rows import metric_rows
+    from scoring.drift.page.metric_rows import metric_rows
 
     rows = show.listing("metric", ">value", ">95% interval", ">reference", ">drop", "severity")
     for *figures, severity in metric_rows(performance["metrics"]):

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scoring.cli.show import SEVERITY_STYLES, listing
-from scoring.drift.outcome import outcome
+from scoring.drift.page.outcome import outcome
 from scoring.drift.wording import ABSENT, MEASURES, change, figure, share, visible
 
 __all__ = ["render"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from scoring.drift.lead import Tiers
-from scoring.drift.measures import SEVERITIES, Severity
+from scoring.drift.measures.figures import SEVERITIES, Severity
+from scoring.drift.measures.lead import Tiers
 from scoring.job import Action, Drift
 
 __all__ = ["Decision", "Overall", "decide", "overall"]

@@ -2,7 +2,7 @@
 
 `compare` is pure, and its report is the part of drift.json that follows from two profiles alone;
 where the run stands among others is added by `scoring.runs.report`, the page by
-`scoring.drift.page`.
+`scoring.drift.page.page`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from scoring.drift.columns import CategoryProfile, NumberProfile
-from scoring.drift.frame import Kind, Role, Unit
-from scoring.drift.lead import Judged, Measurement, Test, Tiers, judge
-from scoring.drift.measures import SEVERITIES, Figures, Severity, comparable, deciles, measure
+from scoring.drift.measures.figures import (
+    SEVERITIES,
+    Figures,
+    Severity,
+    comparable,
+    deciles,
+    measure,
+)
+from scoring.drift.measures.lead import Judged, Measurement, Test, Tiers, judge
 from scoring.drift.policy import Overall, overall
-from scoring.drift.profile import Profile
+from scoring.drift.profile.columns import CategoryProfile, NumberProfile
+from scoring.drift.profile.frame import Kind, Role, Unit
+from scoring.drift.profile.profile import Profile
 from scoring.drift.wording import MEASURES
 from scoring.job import Drift, Measure
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from scoring.drift.frame import Unit, readable
+from scoring.drift.profile.frame import Unit, readable
 
 __all__ = [
     "ABSENT",

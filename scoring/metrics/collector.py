@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoring import telemetry
-from scoring.drift.measures import SEVERITIES
+from scoring.drift.measures.figures import SEVERITIES
 from scoring.errors import ServiceError
 from scoring.ledger import Database, RunRecord
 from scoring.ledger.overview import look

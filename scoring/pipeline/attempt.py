@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from scoring.data import sink, source
 from scoring.data.validate import validate
-from scoring.drift.frame import Role, frames_for
-from scoring.drift.profile import Profiler
+from scoring.drift.profile.frame import Role, frames_for
+from scoring.drift.profile.profile import Profiler
 from scoring.errors import ModelUnsupported
 from scoring.models import Engine
 from scoring.pipeline import isolate

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from scoring.data import source
 from scoring.data.validate import Expected
-from scoring.drift.frame import Role
-from scoring.drift.profile import Profile
+from scoring.drift.profile.frame import Role
+from scoring.drift.profile.profile import Profile
 from scoring.models import Engine, Field
 from scoring.plan import Span
 

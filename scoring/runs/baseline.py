@@ -17,8 +17,8 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from scoring import telemetry
-from scoring.drift.pooled import Pooled, pooled
-from scoring.drift.profile import Profile
+from scoring.drift.profile.pooled import Pooled, pooled
+from scoring.drift.profile.profile import Profile
 from scoring.errors import ReferenceUnreadable
 from scoring.job import Job
 from scoring.ledger import RunRecord

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scoring.drift.profile import Profile
+from scoring.drift.profile.profile import Profile
 from scoring.runs.prepare import Prepared
 
 FRAME = "frame.json"

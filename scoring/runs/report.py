@@ -16,10 +16,10 @@ from typing import Any
 
 from scoring import telemetry
 from scoring.data import sink
-from scoring.drift import page
-from scoring.drift.measures import Severity
+from scoring.drift.measures.figures import Severity
+from scoring.drift.page import page
 from scoring.drift.policy import Decision, decide
-from scoring.drift.profile import Profile
+from scoring.drift.profile.profile import Profile
 from scoring.drift.report import compare
 from scoring.drift.trend import RUNS, with_trend
 from scoring.job import Job

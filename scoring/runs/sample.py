@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from scoring.data import source
 from scoring.data.validate import Expected, validate
-from scoring.drift.sample import sampled
+from scoring.drift.profile.sample import sampled
 from scoring.errors import InputTypeMismatch
 from scoring.ledger import RunRecord
 from scoring.models import Field, ModelFiles, Version

@@ -21,7 +21,7 @@ from sklearn import metrics as sklearn
 
 from scoring import Job, Settings, reference
 from scoring.api import Run
-from scoring.drift.performance import Performance
+from scoring.drift.performance.performance import Performance
 from scoring.errors import (
     KeyMissing,
     LabelsUnusable,

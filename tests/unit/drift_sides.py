@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from scoring.drift.columns import CategoryProfile, NumberProfile
-from scoring.drift.edges import quantile_edges
-from scoring.drift.frame import ColumnFrame, frames_for
-from scoring.drift.moments import Moments
-from scoring.drift.profile import Profiler, reference_from
+from scoring.drift.profile.columns import CategoryProfile, NumberProfile
+from scoring.drift.profile.edges import quantile_edges
+from scoring.drift.profile.frame import ColumnFrame, frames_for
+from scoring.drift.profile.moments import Moments
+from scoring.drift.profile.profile import Profiler, reference_from
 
 __all__ = ["categories", "counted", "named", "normal", "numbers", "sides"]
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from scoring.drift.category_profile import name_rank
-from scoring.drift.columns import NAMED, CategoryProfile, NumberProfile
-from scoring.drift.frame import frames_for
-from scoring.drift.pooled import pooled
-from scoring.drift.profile import Profile, Profiler
+from scoring.drift.profile.category_profile import name_rank
+from scoring.drift.profile.columns import NAMED, CategoryProfile, NumberProfile
+from scoring.drift.profile.frame import frames_for
+from scoring.drift.profile.pooled import pooled
+from scoring.drift.profile.profile import Profile, Profiler
 from scoring.errors import ReferenceUnreadable
 from scoring.job import Drift, Input, Job, Output, Schedule
 from scoring.ledger import RunRecord

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from scoring.drift.measures import measure
-from scoring.drift.significance import ks_p
-from scoring.drift.wasserstein import wasserstein
+from scoring.drift.measures.figures import measure
+from scoring.drift.measures.significance import ks_p
+from scoring.drift.measures.wasserstein import wasserstein
 from tests.unit.drift_sides import numbers, sides
 from tests.unit.evidently_values import RECORDED, datasets, digest
 

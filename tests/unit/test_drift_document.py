@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from scoring.drift.frame import frames_for
-from scoring.drift.profile import Profile, Profiler, reference_from
+from scoring.drift.profile.frame import frames_for
+from scoring.drift.profile.profile import Profile, Profiler, reference_from
 
 COLUMNS = [
     ("c", "feature", pa.string()),

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.drift import text
-from scoring.drift.category_profile import FEW, NAMED, CategoryProfile
-from scoring.drift.elements import LONGEST_VECTOR, MOST_CLASSES
-from scoring.drift.frame import ColumnFrame, frames_for
-from scoring.drift.profile import Profile, Profiler, reference_from
+from scoring.drift.profile import text
+from scoring.drift.profile.category_profile import FEW, NAMED, CategoryProfile
+from scoring.drift.profile.elements import LONGEST_VECTOR, MOST_CLASSES
+from scoring.drift.profile.frame import ColumnFrame, frames_for
+from scoring.drift.profile.profile import Profile, Profiler, reference_from
 
 SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]
 texts = st.text() | st.lists(

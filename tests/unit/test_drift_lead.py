@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from scoring.drift.edges import quantile_edges
-from scoring.drift.lead import SMALL_ROWS, Judged, Measurement, Tiers, judge
-from scoring.drift.measures import measure
-from scoring.drift.significance import false_discovery
+from scoring.drift.measures.figures import measure
+from scoring.drift.measures.lead import SMALL_ROWS, Judged, Measurement, Tiers, judge
+from scoring.drift.measures.significance import false_discovery
+from scoring.drift.profile.edges import quantile_edges
 from tests.unit.drift_sides import categories, counted, named, normal, numbers
 
 TIERS = Tiers(small=0.10, moderate=0.15, severe=0.25)

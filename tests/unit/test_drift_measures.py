@@ -14,10 +14,10 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
 
-from scoring.drift.bins import every_category
-from scoring.drift.distances import LEAST_SHARE, chi2, js, ks, psi
-from scoring.drift.measures import Figures, deciles, measure, severity
-from scoring.drift.wasserstein import wasserstein
+from scoring.drift.measures.bins import every_category
+from scoring.drift.measures.distances import LEAST_SHARE, chi2, js, ks, psi
+from scoring.drift.measures.figures import Figures, deciles, measure, severity
+from scoring.drift.measures.wasserstein import wasserstein
 from tests.unit.drift_sides import named, normal, numbers, sides
 
 counts = st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), max_size=30)

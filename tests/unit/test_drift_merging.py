@@ -14,10 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.drift.category_profile import NAMED
-from scoring.drift.frame import ColumnFrame, Role, frames_for
-from scoring.drift.moments import Moments
-from scoring.drift.profile import CategoryProfile, NumberProfile, Profile, Profiler, reference_from
+from scoring.drift.profile.category_profile import NAMED
+from scoring.drift.profile.frame import ColumnFrame, Role, frames_for
+from scoring.drift.profile.moments import Moments
+from scoring.drift.profile.profile import (
+    CategoryProfile,
+    NumberProfile,
+    Profile,
+    Profiler,
+    reference_from,
+)
 
 TOKYO = pa.timestamp("us", "Asia/Tokyo")
 COLUMNS: list[tuple[str, Role, pa.DataType]] = [

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pytest
 from jsonschema import Draft202012Validator
 
-from scoring.drift import charts, run_charts, wording
-from scoring.drift.frame import frames_for
-from scoring.drift.page import render
-from scoring.drift.profile import Profiler, reference_from
+from scoring.drift import wording
+from scoring.drift.page import charts, run_charts
+from scoring.drift.page.page import render
+from scoring.drift.profile.frame import frames_for
+from scoring.drift.profile.profile import Profiler, reference_from
 from scoring.drift.report import compare
 from scoring.drift.schema import schema
 from scoring.job import Drift
@@ -57,7 +58,9 @@ DOCUMENTS: Mapping[str, dict[str, Any]] = {
     "some columns unmeasured": documents.report([*FEW, unmeasured("fresh", WHY)]),
     "failed": documents.held(FEW, outcome="fail", actions=["fail"]),
     "released": documents.held(
-        FEW, outcome="publish", decision={"what": "released", "by": "a tester", "reason": "it is real"}
+        FEW,
+        outcome="publish",
+        decision={"what": "released", "by": "a tester", "reason": "it is real"},
     ),
     "rejected": documents.held(
         FEW, outcome="hold", decision={"what": "rejected", "by": "a tester", "reason": None}
@@ -155,7 +158,7 @@ def pages(sources: dict[str, str]) -> dict[str, Page]:
 
 @pytest.fixture(scope="module")
 def style() -> str:
-    return files("scoring.drift").joinpath("page.css").read_text(encoding="utf-8")
+    return files("scoring.drift.page").joinpath("page.css").read_text(encoding="utf-8")
 
 
 EACH = pytest.mark.parametrize("name", DOCUMENTS)

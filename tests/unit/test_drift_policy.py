@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.drift.lead import Tiers
-from scoring.drift.measures import SEVERITIES
+from scoring.drift.measures.figures import SEVERITIES
+from scoring.drift.measures.lead import Tiers
 from scoring.drift.policy import Decision, Overall, decide, overall
 from scoring.job import Drift
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.drift.columns import NAMED, CategoryProfile, NumberProfile
-from scoring.drift.frame import ColumnFrame, frames_for
-from scoring.drift.moments import Moments
-from scoring.drift.profile import Profile, Profiler, reference_from
+from scoring.drift.profile.columns import NAMED, CategoryProfile, NumberProfile
+from scoring.drift.profile.frame import ColumnFrame, frames_for
+from scoring.drift.profile.moments import Moments
+from scoring.drift.profile.profile import Profile, Profiler, reference_from
 
 EDGES = (-2.5, -1.0, 0.0, 0.1, 0.5, 3.0, 1e6)
 FRAMED = ColumnFrame(name="x", role="feature", kind="number", edges=EDGES)

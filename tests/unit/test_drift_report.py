@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from scoring.drift import report as drift_report
-from scoring.drift.frame import frames_for
-from scoring.drift.profile import Profile, Profiler, reference_from
+from scoring.drift.profile.frame import frames_for
+from scoring.drift.profile.profile import Profile, Profiler, reference_from
 from scoring.drift.report import ColumnDrift, DriftReport
 from scoring.job import Drift
 

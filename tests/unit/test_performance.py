@@ -16,13 +16,13 @@ from sklearn import metrics as sklearn
 from sklearn.calibration import calibration_curve
 
 from scoring.data.keys import UNKNOWN, Numbered, common_type, places
-from scoring.drift.answers import Answers, Collected, Fit, Truth, fit
-from scoring.drift.calibration import calibration, calibration_error, wilson
-from scoring.drift.drop import Drop, drop_of
-from scoring.drift.evaluated import Evaluated, performance_document, with_performance
-from scoring.drift.performance import Metric, Performance, measured
-from scoring.drift.ranks import area
-from scoring.drift.resamples import GROUPS, Resamples
+from scoring.drift.performance.answers import Answers, Collected, Fit, Truth, fit
+from scoring.drift.performance.calibration import calibration, calibration_error, wilson
+from scoring.drift.performance.drop import Drop, drop_of
+from scoring.drift.performance.evaluated import Evaluated, performance_document, with_performance
+from scoring.drift.performance.performance import Metric, Performance, measured
+from scoring.drift.performance.ranks import area
+from scoring.drift.performance.resamples import GROUPS, Resamples
 
 ROWS = 3_000
 
@@ -351,7 +351,7 @@ def test_decisions_are_right_whatever_types_say_the_same() -> None:
 
 
 def test_of_very_many_rows_a_share_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scoring.drift.answers.MOST_ROWS", 1_000)
+    monkeypatch.setattr("scoring.drift.performance.answers.MOST_ROWS", 1_000)
 
     found = collected("regression", pa.array(np.arange(10_000.0)), list(range(10_000)), 10_000)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.drift.significance import chi2_p
+from scoring.drift.measures.significance import chi2_p
 
 __all__ = ["Counts", "Floats", "as_floats", "chi2", "js", "ks", "psi"]
 

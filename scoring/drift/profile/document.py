@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scoring.drift.columns import CategoryProfile, Column, NumberProfile
-from scoring.drift.frame import ColumnFrame, Role
-from scoring.drift.moments import Moments
+from scoring.drift.profile.columns import CategoryProfile, Column, NumberProfile
+from scoring.drift.profile.frame import ColumnFrame, Role
+from scoring.drift.profile.moments import Moments
 
 __all__ = ["Known", "read_columns", "write_columns"]
 

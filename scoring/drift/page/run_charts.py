@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from scoring.drift.svg import HEIGHT, STEP, TIERS, height, svg
+from scoring.drift.page.svg import HEIGHT, STEP, TIERS, height, svg
 from scoring.drift.wording import figure, moment, share
 
 __all__ = ["reliability", "run_trend", "trend_labels"]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.drift.bins import lie_at_starts, with_infinities
-from scoring.drift.columns import NumberProfile
+from scoring.drift.measures.bins import lie_at_starts, with_infinities
+from scoring.drift.profile.columns import NumberProfile
 
 __all__ = ["Transport", "wasserstein"]
 

@@ -6,10 +6,10 @@ from collections.abc import Container
 
 import pyarrow as pa
 
-from scoring.drift.counters import CategoryCounter, NumberCounter
-from scoring.drift.elements import Aspect, values_of
-from scoring.drift.frame import ColumnFrame, kind_of
-from scoring.drift.kinds import is_text
+from scoring.drift.profile.counters import CategoryCounter, NumberCounter
+from scoring.drift.profile.elements import Aspect, values_of
+from scoring.drift.profile.frame import ColumnFrame, kind_of
+from scoring.drift.profile.kinds import is_text
 
 __all__ = ["ColumnCounters"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from scoring.drift.drop import IN_POINTS
-from scoring.drift.evaluated import NAMES
+from scoring.drift.performance.drop import IN_POINTS
+from scoring.drift.performance.evaluated import NAMES
 from scoring.drift.wording import ABSENT, change
 
 __all__ = ["metric_rows"]

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-from scoring.drift.columns import CategoryProfile, NumberProfile
-from scoring.drift.frame import ColumnFrame
-from scoring.drift.profile import Profile
+from scoring.drift.profile.columns import CategoryProfile, NumberProfile
+from scoring.drift.profile.frame import ColumnFrame
+from scoring.drift.profile.profile import Profile
 
 __all__ = ["Pooled", "pooled"]
 

@@ -2,7 +2,7 @@
 
 None is ever NaN or negative, whatever the counts, and none grows with the number of rows: each
 says how far the column has moved. Whether chance alone moves it as far is a question of its own
-(`scoring.drift.significance`), and which measure is asked another (`scoring.drift.lead`).
+(see `significance`), and which measure is asked another (see `lead`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from scoring.drift.bins import (
+from scoring.drift.measures.bins import (
     comparable,
     deciles,
     every_category,
@@ -19,10 +19,10 @@ from scoring.drift.bins import (
     unknown_rows,
     with_infinities,
 )
-from scoring.drift.columns import CategoryProfile, NumberProfile
-from scoring.drift.distances import Floats, as_floats, chi2, js, ks, psi
-from scoring.drift.significance import js_by_chance, ks_p, least_p, psi_by_chance, rate_p
-from scoring.drift.wasserstein import wasserstein
+from scoring.drift.measures.distances import Floats, as_floats, chi2, js, ks, psi
+from scoring.drift.measures.significance import js_by_chance, ks_p, least_p, psi_by_chance, rate_p
+from scoring.drift.measures.wasserstein import wasserstein
+from scoring.drift.profile.columns import CategoryProfile, NumberProfile
 
 __all__ = [
     "SEVERITIES",

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scoring.drift.drop import HIGHER_IS_BETTER, IN_POINTS, NEGLIGIBLE, Drop, drop_of
-from scoring.drift.measures import SEVERITIES
-from scoring.drift.performance import Metric, Performance
+from scoring.drift.measures.figures import SEVERITIES
+from scoring.drift.performance.drop import HIGHER_IS_BETTER, IN_POINTS, NEGLIGIBLE, Drop, drop_of
+from scoring.drift.performance.performance import Metric, Performance
 
 __all__ = ["NAMES", "Evaluated", "performance_document", "with_performance"]
 

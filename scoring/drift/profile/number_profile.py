@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.drift.edges import bin_starts
-from scoring.drift.elements import Aspect
-from scoring.drift.frame import ColumnFrame
-from scoring.drift.grid import cell_starts
-from scoring.drift.moments import Moments
+from scoring.drift.profile.edges import bin_starts
+from scoring.drift.profile.elements import Aspect
+from scoring.drift.profile.frame import ColumnFrame
+from scoring.drift.profile.grid import cell_starts
+from scoring.drift.profile.moments import Moments
 
 __all__ = ["NumberProfile", "NumberTotal"]
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from scoring.drift import charts, column_facts, run_charts, wording
-from scoring.drift.gate_rows import gate_rows
-from scoring.drift.metric_rows import metric_rows
-from scoring.drift.outcome import outcome
+from scoring.drift import wording
+from scoring.drift.page import charts, column_facts, run_charts
+from scoring.drift.page.gate_rows import gate_rows
+from scoring.drift.page.metric_rows import metric_rows
+from scoring.drift.page.outcome import outcome
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -94,7 +95,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("scoring.drift", ""),
+        loader=PackageLoader("scoring.drift.page", ""),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_as_text,

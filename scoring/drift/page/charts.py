@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from scoring.drift.svg import HEIGHT, STEP, TIERS, height, svg
+from scoring.drift.page.svg import HEIGHT, STEP, TIERS, height, svg
 from scoring.drift.wording import figure
 
 __all__ = ["bullet", "histogram", "length_bar", "share_bar", "sparkline", "zones"]

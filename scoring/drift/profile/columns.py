@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from scoring.drift.category_profile import NAMED, CategoryProfile, CategoryTotal
-from scoring.drift.number_profile import NumberProfile, NumberTotal
+from scoring.drift.profile.category_profile import NAMED, CategoryProfile, CategoryTotal
+from scoring.drift.profile.number_profile import NumberProfile, NumberTotal
 
 __all__ = ["NAMED", "CategoryProfile", "Column", "NumberProfile", "merged_columns"]
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scoring.drift.columns import NAMED, CategoryProfile
-from scoring.drift.counters import LONGEST_NAME, names_counted, numbers
-from scoring.drift.edges import quantile_edges, spaced
-from scoring.drift.elements import place_of, values_of
-from scoring.drift.frame import ColumnFrame
-from scoring.drift.kinds import is_text
+from scoring.drift.profile.columns import NAMED, CategoryProfile
+from scoring.drift.profile.counters import LONGEST_NAME, names_counted, numbers
+from scoring.drift.profile.edges import quantile_edges, spaced
+from scoring.drift.profile.elements import place_of, values_of
+from scoring.drift.profile.frame import ColumnFrame
+from scoring.drift.profile.kinds import is_text
 
 __all__ = ["sampled", "sampled_frames"]
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from zlib import crc32
 
-from scoring.drift.elements import Aspect
-from scoring.drift.frame import ColumnFrame
+from scoring.drift.profile.elements import Aspect
+from scoring.drift.profile.frame import ColumnFrame
 
 __all__ = ["NAMED", "CategoryProfile", "CategoryTotal", "name_rank", "split_named"]
 

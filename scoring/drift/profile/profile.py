@@ -1,9 +1,9 @@
 """Profiles: what the rows of a chunk, a run or a training set look like, column by column.
 
 Every row is counted, none is sampled, and profiles of parts merge into the profile of the whole,
-in any order (how exactly, says `scoring.drift.number_profile`), so each worker profiles its own
-chunk in the pass that scores it. A profile with quantile edges is a reference; what is framed by
-it can be compared with it.
+in any order (how exactly, says `number_profile`), so each worker profiles its own chunk in the
+pass that scores it. A profile with quantile edges is a reference; what is framed by it can be
+compared with it.
 
 Without a reference everything that can be derived from a column is counted, as the first rows
 cannot tell a category from free text; once all rows are merged, `Profile.settled` keeps what means
@@ -20,13 +20,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from scoring.drift.columns import CategoryProfile, Column, NumberProfile, merged_columns
-from scoring.drift.counters import CategoryCounter, NumberCounter
-from scoring.drift.document import Known, read_columns, write_columns
-from scoring.drift.elements import elements, place_of
-from scoring.drift.folding import ColumnCounters
-from scoring.drift.frame import ColumnFrame, Role, frames_for
-from scoring.drift.sample import sampled_frames
+from scoring.drift.profile.columns import CategoryProfile, Column, NumberProfile, merged_columns
+from scoring.drift.profile.counters import CategoryCounter, NumberCounter
+from scoring.drift.profile.document import Known, read_columns, write_columns
+from scoring.drift.profile.elements import elements, place_of
+from scoring.drift.profile.folding import ColumnCounters
+from scoring.drift.profile.frame import ColumnFrame, Role, frames_for
+from scoring.drift.profile.sample import sampled_frames
 
 __all__ = ["CategoryProfile", "NumberProfile", "Profile", "Profiler", "reference_from"]
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scoring.drift.category_profile import CategoryProfile, name_rank, split_named
-from scoring.drift.frame import ColumnFrame
-from scoring.drift.grid import CELLS, cells, raw_cells
-from scoring.drift.moments import Moments
-from scoring.drift.number_profile import NumberProfile
+from scoring.drift.profile.category_profile import CategoryProfile, name_rank, split_named
+from scoring.drift.profile.frame import ColumnFrame
+from scoring.drift.profile.grid import CELLS, cells, raw_cells
+from scoring.drift.profile.moments import Moments
+from scoring.drift.profile.number_profile import NumberProfile
 
 __all__ = ["CategoryCounter", "NumberCounter", "names_counted", "numbers"]
 

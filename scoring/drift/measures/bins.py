@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.drift.columns import CategoryProfile, NumberProfile
-from scoring.drift.frame import Unit, readable
+from scoring.drift.profile.columns import CategoryProfile, NumberProfile
+from scoring.drift.profile.frame import Unit, readable
 
 __all__ = [
     "Binned",

@@ -2,7 +2,7 @@
 
 Every chunk of a run counts against the same frames, so counts add up exactly whatever the
 chunking. A frame comes from a reference profile (quantile edges, known categories) or, for a
-first run that has none, is open: see `scoring.drift.grid`.
+first run that has none, is open: see `scoring.drift.profile.grid`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from scoring.drift.elements import Aspect, Element, Role, elements, elements_of
-from scoring.drift.kinds import Kind, Unit, kind_of, unit_of
+from scoring.drift.profile.elements import Aspect, Element, Role, elements, elements_of
+from scoring.drift.profile.kinds import Kind, Unit, kind_of, unit_of
 
 if TYPE_CHECKING:
-    from scoring.drift.profile import Profile
+    from scoring.drift.profile.profile import Profile
 
 __all__ = [
     "Aspect",

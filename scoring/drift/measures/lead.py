@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scoring.drift.frame import Kind
-from scoring.drift.measures import WORDS_AS_ONE, Figures, Severity, severity
-from scoring.drift.significance import false_discovery
+from scoring.drift.measures.figures import WORDS_AS_ONE, Figures, Severity, severity
+from scoring.drift.measures.significance import false_discovery
+from scoring.drift.profile.frame import Kind
 from scoring.job import Measure
 
 __all__ = ["Judged", "Measurement", "Test", "Tiers", "judge"]

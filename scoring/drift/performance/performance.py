@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.drift.answers import Answers, Floats, Kind
-from scoring.drift.calibration import CalibrationBin, calibration, calibration_error
-from scoring.drift.ranks import Area, area, macro_area
-from scoring.drift.resamples import Means, Resamples
+from scoring.drift.performance.answers import Answers, Floats, Kind
+from scoring.drift.performance.calibration import CalibrationBin, calibration, calibration_error
+from scoring.drift.performance.ranks import Area, area, macro_area
+from scoring.drift.performance.resamples import Means, Resamples
 
 __all__ = ["Metric", "MetricName", "Performance", "measured"]
 

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoring.drift.kinds import is_list, is_text, kind_of
-from scoring.drift.text import TextAspect, readable_text, text_elements
-from scoring.drift.vectors import as_vectors, classes, decisions, norms
+from scoring.drift.profile.kinds import is_list, is_text, kind_of
+from scoring.drift.profile.text import TextAspect, readable_text, text_elements
+from scoring.drift.profile.vectors import as_vectors, classes, decisions, norms
 
 __all__ = [
     "LONGEST_VECTOR",
