@@ -31,7 +31,7 @@ from benchmarks.drift_scoring import Form, Scoring
 from benchmarks.models import built
 from scoring import devices
 
-RUNS = {"cost": 9, "size": 3, "evidently": 3}
+RUNS = {"cost": 15, "size": 3, "evidently": 3}
 ROWS = {"cost": 2_000_000, "size": 10_000_000, "evidently": 1_000_000}
 EVIDENTLY = ("evidently==0.7.23", "pandas<3")
 
@@ -268,7 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what drift costs.")
     parser.add_argument("--parts", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--rows", type=int, help="of every part; default: 2, 10 and 1 million")
-    parser.add_argument("--runs", type=int, help="of every part; default: 9 pairs, 3, 3")
+    parser.add_argument("--runs", type=int, help="of every part; default: 15 pairs, 3, 3")
     parser.add_argument(
         "--forms", nargs="+", choices=get_args(Form), default=get_args(Form), help="of part cost"
     )

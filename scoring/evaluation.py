@@ -26,14 +26,20 @@ from scoring.drift.performance.evaluated import Evaluated, performance_document,
 from scoring.drift.performance.performance import Performance, measured
 from scoring.drift.policy import decide
 from scoring.errors import InputError, KeyMissing, LabelsUnusable, RunNotInState, StoreUnsupported
-from scoring.job import Action, Job
-from scoring.ledger import NewDelivery, RunRecord
+from scoring.job import Job
+from scoring.ledger import RunRecord
 from scoring.plan import whole
 from scoring.runs import deliveries
 from scoring.runs.context import Context, pinned_version
 from scoring.runs.places import check_within
 from scoring.runs.prepare import kept_columns
-from scoring.runs.report import DRIFT_FILE, severities_before, write, write_report
+from scoring.runs.report import (
+    DRIFT_FILE,
+    severities_before,
+    show_in_registry,
+    write,
+    write_report,
+)
 
 log = telemetry.logger(__name__)
 
@@ -207,7 +213,11 @@ def _record(context: Context, run: RunRecord, job: Job, document: dict[str, Any]
     artifacts = Path(run.artifacts)
     artifacts.mkdir(parents=True, exist_ok=True)
     write(artifacts / EVALUATION_FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    actions, owed = _follows(context, run, job, document)
+    drift = _in_report(artifacts, document)
+    before = severities_before(context, run)
+    follows = decide(document["severity"], job.drift, before, released=True).actions
+    asked = [action for action in follows if action not in ("hold", "fail")]  # it is published
+    owed = deliveries.compose(run, job.drift, drift, asked) if drift else []
     lead = document["metrics"][0]
     figures = {name: lead[name] for name in ("value", "low", "high", "reference", "drop")}
     told = {name: document[name] for name in ("rows", "unmatched", "labels", "label", "output")}
@@ -216,25 +226,19 @@ def _record(context: Context, run: RunRecord, job: Job, document: dict[str, Any]
         "metric": document["lead"],
         **figures,
         **told,
-        "actions": list(actions),
+        "actions": asked,
     }
     context.ledger.runs.raise_severity(run.id, document["severity"], detail, owed)
     log.info("run_evaluated", run=run.id, **detail)
+    if drift:
+        show_in_registry(context, run, drift)
 
 
-def _follows(
-    context: Context, run: RunRecord, job: Job, document: dict[str, Any]
-) -> tuple[Sequence[Action], Sequence[NewDelivery]]:
-    """Put the evaluation into the report; return what the job does about so large a drop.
-
-    The run is published, so of the actions those are left that ask somebody for something.
-    """
-    report = Path(run.artifacts) / DRIFT_FILE
+def _in_report(artifacts: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+    """The drift document of a run with the evaluation in it, written again; None: it has none."""
+    report = artifacts / DRIFT_FILE
     if not report.is_file():
-        return (), ()
+        return None
     drift = with_performance(json.loads(report.read_text(encoding="utf-8")), document)
-    write_report(Path(run.artifacts), drift)
-    before = severities_before(context, run)
-    actions = decide(document["severity"], job.drift, before, released=True).actions
-    asked = [action for action in actions if action not in ("hold", "fail")]
-    return asked, deliveries.compose(run, job.drift, drift, asked)
+    write_report(artifacts, drift)
+    return drift

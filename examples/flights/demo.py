@@ -13,9 +13,10 @@ import time
 from datetime import date
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from rich.console import Console
 
-from examples.flights.prepare import write_days
+from examples.flights.prepare import days, labels, write_days
 from examples.flights.train import train
 from scoring import Settings, reference
 from scoring.api import open_context
@@ -28,6 +29,7 @@ from scoring.stack import Stack
 HOME = Path(".scoring/demo")
 JOBS = Path("examples/flights")
 JOB = "flights-delay"
+LABELS = "labels.parquet"
 WEEK = (date(2013, 7, 1), date(2013, 7, 7))
 PATIENCE_SECONDS = 300.0
 
@@ -63,6 +65,7 @@ def _own_settings() -> Settings:
 def _prepare(settings: Settings) -> None:
     _say("[bold]1[/] writing a week of departures, one folder a night")
     write_days(HOME / "departures", *WEEK)
+    pq.write_table(labels(days(*WEEK)), HOME / LABELS)
     _say("[bold]2[/] training on January to June, registering in MLflow")
     trained = train(HOME, settings.tracking_uri)
     console.print(
@@ -102,6 +105,7 @@ Look at them:
   .venv/bin/python -c "import pandas; print(pandas.read_parquet('{scores}'))"
   SCORING_HOME={home} .venv/bin/scoring runs
   SCORING_HOME={home} .venv/bin/scoring report {first.id}
+  SCORING_HOME={home} .venv/bin/scoring evaluate {first.id} --labels {home}/{LABELS}
 
 Done in {seconds:.0f} s; nothing is left running."""
     )

@@ -55,6 +55,11 @@ def late(dates: Sequence[date]) -> pa.ChunkedArray:
     return pc.greater(_flights(dates)["arr_delay"], LATE_MINUTES)
 
 
+def labels(dates: Sequence[date]) -> pa.Table:
+    """What is known a day later: whether each flight was late, null where it never arrived."""
+    return pa.table({KEY: _flight_ids(_flights(dates)), "late": late(dates)})
+
+
 def write_days(folder: Path, first: date, last: date) -> list[Path]:
     """Write one hive folder a day, ``date=2013-07-01/part-0.parquet``, and return the files."""
     files = []

@@ -36,6 +36,9 @@ def metrics(document: Mapping[str, Any]) -> dict[str, float]:
         "rows_quarantined": document.get("rows_quarantined"),
         "seconds": timing.get("seconds"),
     }
+    performance = document.get("performance") or {}
+    for figure in performance.get("metrics", ()):
+        found[f"performance.{figure['name']}"] = figure["value"]
     for name, column in _named(document):
         figures = column.get("figures") or {}
         found |= {f"drift.{name}.{measure}": figures.get(measure) for measure in MEASURES}

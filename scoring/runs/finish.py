@@ -24,7 +24,6 @@ from scoring.errors import (
     ErrorBudgetExceeded,
     LeaseLost,
     LedgerUnreachable,
-    ModelError,
     PartsDiffer,
     RowBalanceBroken,
     ScoringError,
@@ -32,11 +31,11 @@ from scoring.errors import (
 from scoring.job import Job
 from scoring.ledger import ChunkRecord, Finishing, RunRecord
 from scoring.runs import deliveries
-from scoring.runs.context import Context, pinned_version
+from scoring.runs.context import Context
 from scoring.runs.identity import is_dead_here, this_worker
 from scoring.runs.lease import Lease
 from scoring.runs.manifest import manifest
-from scoring.runs.report import PAGE_FILE, Reported, make_report
+from scoring.runs.report import PAGE_FILE, Reported, make_report, show_in_registry
 
 log = telemetry.logger(__name__)
 
@@ -216,13 +215,7 @@ def _end(
 def _tell(context: Context, run: RunRecord, reported: Reported) -> None:
     """Tell receivers and the registry now; what fails is tried again, or recorded, not fatal."""
     deliveries.deliver_due(context, run.id)
-    try:
-        context.registry.log_drift(
-            pinned_version(run), run.job, run.id, reported.document, Path(run.artifacts) / PAGE_FILE
-        )
-    except ModelError as error:
-        log.warning("drift_not_in_registry", error=str(error))
-        context.ledger.runs.note(run.id, "drift_not_in_registry", error=str(error))
+    show_in_registry(context, run, reported.document)
 
 
 def _fail(context: Context, hold: Finishing, error: str) -> Ended:

@@ -47,6 +47,8 @@ def _say_so(context: Context, run_id: str) -> None:
     """The report says who decided; without it, the ledger still does."""
     run = context.ledger.runs.get(run_id)
     artifacts = Path(run.artifacts)
+    if not (artifacts / DRIFT_FILE).is_file():
+        return
     try:
         document = json.loads((artifacts / DRIFT_FILE).read_text(encoding="utf-8"))
         write_report(artifacts, {**document, "decision": decided(run)})

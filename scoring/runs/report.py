@@ -22,11 +22,12 @@ from scoring.drift.policy import Decision, decide
 from scoring.drift.profile.profile import Profile
 from scoring.drift.report import compare
 from scoring.drift.trend import RUNS, with_trend
+from scoring.errors import ModelError
 from scoring.job import Job
 from scoring.ledger import ChunkRecord, RunRecord
 from scoring.models.search_document import search_document
 from scoring.models.search_result import SearchResult
-from scoring.runs.context import Context
+from scoring.runs.context import Context, pinned_version
 from scoring.runs.frame import read_frame
 from scoring.runs.times import iso_time
 
@@ -35,6 +36,10 @@ log = telemetry.logger(__name__)
 VERSION = 2
 """Of drift.json, whose schema is ``scoring/drift/drift.schema.json``."""
 PROFILE_FILE, DRIFT_FILE, PAGE_FILE = "profile.json", "drift.json", "drift.html"
+NOT_DRAWN = (
+    '<!doctype html>\n<html lang="en"><title>Drift report</title><p>This report could not be '
+    "drawn; its figures are in drift.json beside it, and the worker's log says why.</p></html>\n"
+)
 REASONS_SHOWN = 20
 MEASURED_STATES = ("published", "held", "failed", "cancelled")
 """States of earlier runs that may have a report."""
@@ -105,9 +110,27 @@ def decided(run: RunRecord) -> dict[str, str | None] | None:
 
 
 def write_report(artifacts: Path, document: Mapping[str, Any]) -> None:
-    """Write a drift document and the page that shows it."""
+    """Write a drift document and the page that shows it.
+
+    The page only shows what the document says, so what it cannot show does not stop a run.
+    """
     write(artifacts / DRIFT_FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    write(artifacts / PAGE_FILE, page.render(document))
+    try:
+        shown = page.render(document)
+    except Exception:
+        log.exception("page_not_drawn", document=str(artifacts / DRIFT_FILE))
+        shown = NOT_DRAWN
+    write(artifacts / PAGE_FILE, shown)
+
+
+def show_in_registry(context: Context, run: RunRecord, document: Mapping[str, Any]) -> None:
+    """Show the report where the model is at home; a registry that is away costs only this."""
+    page_file = Path(run.artifacts) / PAGE_FILE
+    try:
+        context.registry.log_drift(pinned_version(run), run.job, run.id, document, page_file)
+    except ModelError as error:
+        log.warning("drift_not_in_registry", run=run.id, error=str(error))
+        context.ledger.runs.note(run.id, "drift_not_in_registry", error=str(error))
 
 
 def write(path: Path, text: str) -> None:
@@ -167,7 +190,7 @@ def _document(run: RunRecord) -> Mapping[str, Any] | None:
     except (OSError, ValueError) as error:
         log.warning("earlier_report_unreadable", run=run.id, path=str(path), error=str(error))
         return None
-    return found
+    return found if found.get("version") == VERSION else None
 
 
 def _gate(context: Context, run: RunRecord, job: Job) -> dict[str, Any] | None:

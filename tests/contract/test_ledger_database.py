@@ -41,7 +41,7 @@ def closed_port() -> int:
 
 def test_a_postgresql_that_is_down_is_named_within_seconds_without_its_password() -> None:
     port = closed_port()
-    ledger = Ledger.open(f"postgresql://ada:s3cret@127.0.0.1:{port}/ledger", LEASE)
+    ledger = Ledger.open(f"postgresql://operator:s3cret@127.0.0.1:{port}/ledger", LEASE)
     began = time.monotonic()
 
     with pytest.raises(LedgerUnreachable) as unreachable:
@@ -51,7 +51,7 @@ def test_a_postgresql_that_is_down_is_named_within_seconds_without_its_password(
     assert time.monotonic() - began < PATIENCE
     assert f"127.0.0.1:{port}/ledger did not answer" in message
     assert "Connection refused" in message
-    assert "ada" in message
+    assert "operator" in message
     assert "s3cret" not in message
     assert "s3cret" not in repr(unreachable.value)
 
@@ -59,7 +59,7 @@ def test_a_postgresql_that_is_down_is_named_within_seconds_without_its_password(
 def test_a_postgresql_that_accepts_and_says_nothing_is_given_up_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        ledger = Ledger.open(f"postgresql://ada:s3cret@127.0.0.1:{port}/ledger", LEASE)
+        ledger = Ledger.open(f"postgresql://operator:s3cret@127.0.0.1:{port}/ledger", LEASE)
         began = time.monotonic()
 
         with pytest.raises(LedgerUnreachable, match="timeout"):
@@ -70,10 +70,10 @@ def test_a_postgresql_that_accepts_and_says_nothing_is_given_up_on() -> None:
 
 def test_every_way_of_naming_postgresql_uses_the_driver_that_we_install() -> None:
     for scheme in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2"):
-        database = Database(f"{scheme}://ada:s3cret@db:5432/ledger")
+        database = Database(f"{scheme}://operator:s3cret@db:5432/ledger")
 
         assert database.engine.dialect.driver == "psycopg"
-        assert str(database) == "postgresql+psycopg://ada:***@db:5432/ledger"
+        assert str(database) == "postgresql+psycopg://operator:***@db:5432/ledger"
         assert "s3cret" in database.url
 
 

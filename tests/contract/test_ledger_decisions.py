@@ -14,13 +14,13 @@ from tests.contract.ledgers import held_run, history, run_in, together
 def test_releasing_a_held_run_lets_a_finisher_have_it(ledger: Ledger) -> None:
     run_id = run_in(ledger, "held")
 
-    ledger.decisions.release(run_id, "ada")
+    ledger.decisions.release(run_id, "operator")
 
     run = ledger.runs.get(run_id)
     assert (run.state, run.released, run.finished_at) == ("finishing", 1, None)
     assert ledger.sweep.unfinished() == [run_id]
     assert ledger.runs.claim_finish(run_id, "finisher") is not None
-    assert history(ledger, run_id)[-1] == ("released", {"who": "ada", "reason": ""})
+    assert history(ledger, run_id)[-1] == ("released", {"who": "operator", "reason": ""})
 
 
 @pytest.mark.parametrize(("decide", "word"), [("release", "released"), ("reject", "rejected")])
@@ -31,42 +31,44 @@ def test_who_decided_about_a_held_run_and_why_are_on_record(
     before = ledger.runs.get(run_id)
     assert (before.decision, before.decided_by, before.decision_reason) == (None, None, None)
 
-    getattr(ledger.decisions, decide)(run_id, "ada", "a holiday, as every year")
+    getattr(ledger.decisions, decide)(run_id, "operator", "a holiday, as every year")
 
     run = ledger.runs.get(run_id)
-    assert (run.decision, run.decided_by) == (word, "ada")
+    assert (run.decision, run.decided_by) == (word, "operator")
     assert run.decision_reason == "a holiday, as every year"
     (event,) = ledger.runs.history(run_id)[-1:]
     assert event.event == word
-    assert event.detail == {"who": "ada", "reason": "a holiday, as every year"}
+    assert event.detail == {"who": "operator", "reason": "a holiday, as every year"}
     assert event.at == pytest.approx(run.created_at, abs=60)
 
 
 def test_a_rejected_run_is_cancelled_by_somebody_for_a_reason(ledger: Ledger) -> None:
     with_reason, without = held_run(ledger), held_run(ledger)
 
-    ledger.decisions.reject(with_reason, "ada", "the feed was cut off")
-    ledger.decisions.reject(without, "ada")
+    ledger.decisions.reject(with_reason, "operator", "the feed was cut off")
+    ledger.decisions.reject(without, "operator")
 
     run = ledger.runs.get(with_reason)
-    assert (run.state, run.error) == ("cancelled", "rejected by ada: the feed was cut off")
+    assert (run.state, run.error) == ("cancelled", "rejected by operator: the feed was cut off")
     assert run.ended
     assert run.finished_at is not None
-    assert ledger.runs.get(without).error == "rejected by ada"
+    assert ledger.runs.get(without).error == "rejected by operator"
     assert ledger.sweep.unfinished() == []
 
 
 def test_a_rejected_run_can_never_be_retried_or_released(ledger: Ledger) -> None:
     run_id = held_run(ledger)
-    ledger.decisions.reject(run_id, "ada", "the feed was cut off")
+    ledger.decisions.reject(run_id, "operator", "the feed was cut off")
     before = ledger.runs.get(run_id), history(ledger, run_id)
 
     for again in (
         partial(ledger.runs.retry, run_id),
-        partial(ledger.decisions.release, run_id, "bob"),
-        partial(ledger.decisions.reject, run_id, "bob"),
+        partial(ledger.decisions.release, run_id, "reviewer"),
+        partial(ledger.decisions.reject, run_id, "reviewer"),
     ):
-        with pytest.raises(RunNotInState, match="cancelled, rejected by ada: the feed was cut off"):
+        with pytest.raises(
+            RunNotInState, match="cancelled, rejected by operator: the feed was cut off"
+        ):
             again()
 
     assert (ledger.runs.get(run_id), history(ledger, run_id)) == before
@@ -78,8 +80,8 @@ def test_of_people_who_release_reject_and_cancel_a_held_run_at_once_one_decides(
     run_id = held_run(ledger)
 
     found = together(
-        [partial(ledger.decisions.release, run_id, f"ada-{i}") for i in range(3)]
-        + [partial(ledger.decisions.reject, run_id, f"bob-{i}") for i in range(3)]
+        [partial(ledger.decisions.release, run_id, f"operator-{i}") for i in range(3)]
+        + [partial(ledger.decisions.reject, run_id, f"reviewer-{i}") for i in range(3)]
         + [partial(ledger.runs.cancel, run_id) for _ in range(2)]
     )
 
@@ -91,7 +93,7 @@ def test_of_people_who_release_reject_and_cancel_a_held_run_at_once_one_decides(
 
 def test_parts_are_forgotten_only_of_rejected_runs(ledger: Ledger) -> None:
     rejected, held, cancelled = held_run(ledger), held_run(ledger), held_run(ledger)
-    ledger.decisions.reject(rejected, "ada")
+    ledger.decisions.reject(rejected, "operator")
     ledger.runs.cancel(cancelled)
     assert ledger.decisions.with_parts() == [rejected]
 
@@ -111,7 +113,7 @@ def test_only_a_held_run_can_be_released_or_rejected(ledger: Ledger, state: str)
 
     for decide in (ledger.decisions.release, ledger.decisions.reject):
         with pytest.raises(RunNotInState, match=f"is {state}; this needs a run that is held"):
-            decide(run_id, "ada")
+            decide(run_id, "operator")
 
     assert (ledger.runs.get(run_id), history(ledger, run_id)) == before
 
@@ -119,4 +121,4 @@ def test_only_a_held_run_can_be_released_or_rejected(ledger: Ledger, state: str)
 def test_deciding_about_an_unknown_run_says_so(ledger: Ledger) -> None:
     for decide in (ledger.decisions.release, ledger.decisions.reject):
         with pytest.raises(RunNotFound):
-            decide("nobody", "ada")
+            decide("nobody", "operator")

@@ -83,7 +83,7 @@ def test_a_run_that_is_finished_again_does_not_tell_twice(ledger: Ledger) -> Non
     first, second = new_delivery(), new_delivery(action="review")
     run_id = held_run(ledger, first)
     ledger.deliveries.delivered(claim(ledger))
-    ledger.decisions.release(run_id, "ada")
+    ledger.decisions.release(run_id, "operator")
     hold = ledger.runs.claim_finish(run_id, "finisher")
     assert hold is not None
 

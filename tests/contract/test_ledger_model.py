@@ -268,10 +268,10 @@ class OneRun(RuleBasedStateMachine):
     def let_go(self) -> None:
         if self.state != "held":
             with pytest.raises(RunNotInState):
-                self.ledger.decisions.release(self.run_id, "ada")
+                self.ledger.decisions.release(self.run_id, "operator")
             return
 
-        self.ledger.decisions.release(self.run_id, "ada")
+        self.ledger.decisions.release(self.run_id, "operator")
 
         self.state = "finishing"
 
@@ -279,10 +279,10 @@ class OneRun(RuleBasedStateMachine):
     def reject(self) -> None:
         if self.state != "held":
             with pytest.raises(RunNotInState):
-                self.ledger.decisions.reject(self.run_id, "ada")
+                self.ledger.decisions.reject(self.run_id, "operator")
             return
 
-        self.ledger.decisions.reject(self.run_id, "ada")
+        self.ledger.decisions.reject(self.run_id, "operator")
 
         self.state = "cancelled"
         self.rejected = True

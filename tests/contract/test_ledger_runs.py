@@ -496,7 +496,7 @@ def test_the_history_of_a_run_tells_its_life_in_order(ledger: Ledger) -> None:
     hold = ledger.runs.claim_finish(run_id, "finisher")
     assert hold is not None
     ledger.runs.end(hold, "held")
-    ledger.decisions.release(run_id, "ada")
+    ledger.decisions.release(run_id, "operator")
     second = ledger.runs.claim_finish(run_id, "finisher")
     assert second is not None
     ledger.runs.end(second, "published")
@@ -507,7 +507,7 @@ def test_the_history_of_a_run_tells_its_life_in_order(ledger: Ledger) -> None:
         ("retried", {"chunks": 2}),
         ("drift", {"severity": "severe", "column": "delay"}),
         ("held", {}),
-        ("released", {"who": "ada", "reason": ""}),
+        ("released", {"who": "operator", "reason": ""}),
         ("published", {}),
     ]
 

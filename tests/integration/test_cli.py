@@ -123,7 +123,9 @@ def test_the_report_of_a_run_without_rows_is_a_table_too(
     typed = on_the_stack("report", run.json["id"])
 
     assert typed.code == 0, typed.err
-    assert re.search(r"^score +output +- ", typed.out, re.MULTILINE)
+    assert re.search(
+        r"^score +output +\N{EN DASH} +\N{EN DASH} +not measured", typed.out, re.MULTILINE
+    )
 
 
 def test_plan_says_what_would_run_and_starts_nothing(scoring: Terminal) -> None:

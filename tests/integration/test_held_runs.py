@@ -64,7 +64,7 @@ def held(settings: Settings, tmp_path: Path) -> Iterator[Held]:
 
 @pytest.fixture
 def scoring(settings: Settings, tmp_path: Path) -> Terminal:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LOGNAME": "ada"}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LOGNAME": "operator"}
     return Terminal(tmp_path, {**environment, "SCORING_HOME": str(settings.home)})
 
 
@@ -79,28 +79,34 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_rejected_run_loses_its_parts_and_nothing_else(held: Held) -> None:
-    held.run.reject("ada", WHY)
+    held.run.reject("operator", WHY)
 
     run = held.run.to_dict()
-    assert (run["state"], run["error"]) == ("cancelled", f"rejected by ada: {WHY}")
-    assert (run["decision"], run["decided_by"], run["decision_reason"]) == ("rejected", "ada", WHY)
+    assert (run["state"], run["error"]) == ("cancelled", f"rejected by operator: {WHY}")
+    assert (run["decision"], run["decided_by"], run["decision_reason"]) == (
+        "rejected",
+        "operator",
+        WHY,
+    )
     assert not held.parts.parent.exists()
     assert os.listdir(held.output) == ["earlier"]
     assert os.listdir(held.artifacts) == ["drift.html"]
-    with pytest.raises(RunFailed, match=f"is cancelled: rejected by ada: {WHY}"):
+    with pytest.raises(RunFailed, match=f"is cancelled: rejected by operator: {WHY}"):
         held.run.wait()
 
 
 def test_a_rejected_run_can_never_be_published(held: Held, settings: Settings, broker: str) -> None:
-    held.run.reject("ada", WHY)
+    held.run.reject("operator", WHY)
     run = get_run(held.run.id, settings=settings.model_copy(update={"broker_url": broker}))
 
-    with pytest.raises(RunNotInState, match=f"cancelled, rejected by ada: {WHY}; this needs a run"):
+    with pytest.raises(
+        RunNotInState, match=f"cancelled, rejected by operator: {WHY}; this needs a run"
+    ):
         run.retry()
     with pytest.raises(RunNotInState, match="this needs a run that is held"):
-        run.release("bob")
+        run.release("reviewer")
     with pytest.raises(RunNotInState, match="this needs a run that is held"):
-        run.reject("bob")
+        run.reject("reviewer")
     with pytest.raises(RunNotInState):
         run.cancel()
 
@@ -108,7 +114,9 @@ def test_a_rejected_run_can_never_be_published(held: Held, settings: Settings, b
 
 
 def test_parts_that_a_rejection_left_behind_are_removed_by_the_sweep(held: Held) -> None:
-    held.context.ledger.decisions.reject(held.run.id, "ada", WHY)  # and whoever did it died here
+    held.context.ledger.decisions.reject(
+        held.run.id, "operator", WHY
+    )  # and whoever did it died here
     assert held.parts.exists()
 
     done = [sweep(held.context)["rejected"], sweep(held.context)["rejected"]]
@@ -131,21 +139,21 @@ def test_a_released_run_has_a_finisher_called_and_its_history_says_by_whom(
     run = get_run(held.run.id, settings=settings.model_copy(update={"broker_url": broker}))
     waiting = run._context.doorbell.waiting(CONTROL)
 
-    run.release("ada", "a holiday, as every year")
+    run.release("operator", "a holiday, as every year")
 
     assert run.status == "finishing"
     assert run._context.doorbell.waiting(CONTROL) == waiting + 1
     event = run.history()[-1]
     assert event["event"] == "released"
-    assert event["detail"] == {"who": "ada", "reason": "a holiday, as every year"}
+    assert event["detail"] == {"who": "operator", "reason": "a holiday, as every year"}
     assert event["at"].endswith("+00:00")
     with pytest.raises(RunNotInState, match="is finishing; this needs a run that is held"):
-        run.reject("bob")
+        run.reject("reviewer")
 
 
 def test_a_release_without_a_broker_leaves_the_run_held(held: Held) -> None:
     with pytest.raises(BrokerNotConfigured):
-        held.run.release("ada")
+        held.run.release("operator")
 
     assert held.run.status == "held"
     assert held.run.to_dict()["decision"] is None
@@ -158,15 +166,15 @@ def test_reject_typed_drops_the_run_and_status_shows_who_decided_and_who_is_told
     rejected = scoring("reject", held.run.id, "--reason", WHY, "--json")
     assert rejected.code == 0, rejected.err
     assert rejected.json["state"] == "cancelled"
-    assert rejected.json["error"] == f"rejected by ada: {WHY}"
+    assert rejected.json["error"] == f"rejected by operator: {WHY}"
 
     again = scoring("reject", held.run.id)
     assert again.code == 2
-    assert f"is cancelled, rejected by ada: {WHY}; this needs a run that is held" in again.err
+    assert f"is cancelled, rejected by operator: {WHY}; this needs a run that is held" in again.err
 
     sweep(held.context)  # nobody is there yet to tell
     status = scoring("status", held.run.id, "--history", "--json").json
-    assert status["decided_by"] == "ada"
+    assert status["decided_by"] == "operator"
     assert [event["event"] for event in status["history"]] == ["created", "held", "rejected"]
     assert {one["target"]: one["attempts"] for one in status["deliveries"]} == {
         "mlops": 1,
@@ -178,7 +186,7 @@ def test_reject_typed_drops_the_run_and_status_shows_who_decided_and_who_is_told
         "webhook mlops",
         "task training.review",
         "no webhook mlops in SCORING_WEBHOOKS",
-        f"who: ada, reason: {WHY}",
+        f"who: operator, reason: {WHY}",
     ):
         assert shown in plain.out, plain.out
     assert "history" not in scoring("status", held.run.id, "--json").json
@@ -190,4 +198,4 @@ def test_a_rejection_without_a_reason_is_said_in_one_line(held: Held, scoring: T
 
     assert (typed.code, typed.out) == (0, "")
     assert typed.err == f"{held.run.id} is cancelled\n"
-    assert held.run.error == "rejected by ada"
+    assert held.run.error == "rejected by operator"

@@ -102,6 +102,17 @@ def test_the_demo_runs_twice_and_leaves_nothing_running(tmp_path: Path) -> None:
         assert len(re.findall(r"2013-07-0[1-7] 02:30 +published", printed)) == 7
         assert re.search(r"2013-07-01 02:30 +published +1 +severe", printed)
     home = str(ROOT / ".scoring" / "demo")
+    typed = next(line for line in printed.splitlines() if "scoring evaluate" in line)
+    evaluated = subprocess.run(
+        ["bash", "-c", typed.replace(".venv/bin/", "", 1)],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=True,
+    )
+    assert "AUC" in evaluated.stdout
     left = [p.pid for p in psutil.process_iter() if home in " ".join(command_of(p))]
     assert left == []
 
