@@ -619,14 +619,16 @@ class ErrorBudgetExceeded(RunError):
 class DriftTooSevere(RunError):
     """The job says that drift of this severity fails the run."""
 
-    def __init__(self, severity: str, column: str, psi: float, report: str) -> None:
-        super().__init__(severity, column, psi, report)
-        self.severity, self.column, self.psi, self.report = severity, column, psi, report
+    def __init__(self, severity: str, column: str | None, score: float | None, report: str) -> None:
+        super().__init__(severity, column, score, report)
+        self.severity, self.column, self.score, self.report = severity, column, score, report
 
     def __str__(self) -> str:
+        score = "" if self.score is None else f", {self.score:.3f}"
+        most = f" (most of all {self.column}{score})" if self.column else ""
         return (
-            f"drift is {self.severity} (largest in {self.column}, PSI {self.psi:.3f}) and the job "
-            f"says fail. Nothing is published, the earlier output stands. See {self.report}."
+            f"drift is {self.severity}{most} and the job says fail. Nothing is published, the "
+            f"earlier output stands. See {self.report}."
         )
 
 

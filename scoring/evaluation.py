@@ -34,7 +34,7 @@ from scoring.runs.context import Context, pinned_version
 from scoring.runs.places import check_within
 from scoring.runs.prepare import kept_columns
 from scoring.runs.report import (
-    DRIFT_FILE,
+    read_report,
     severities_before,
     show_in_registry,
     write,
@@ -158,7 +158,7 @@ def _collect(
     judged: Fit,
 ) -> Collected:
     """What the run said of the rows whose truth is known."""
-    rows = min(sum(one.file.rows for one in scored), len(known.values))
+    rows = sum(one.file.rows for one in scored)
     kind = scored[0].schema.field(judged.output).type
     collected = Collected(judged.kind, kind, rows, _seed(run))
     try:
@@ -228,7 +228,7 @@ def _record(context: Context, run: RunRecord, job: Job, document: dict[str, Any]
         **told,
         "actions": asked,
     }
-    context.ledger.runs.raise_severity(run.id, document["severity"], detail, owed)
+    context.ledger.runs.record_evaluation(run.id, document["severity"], detail, owed)
     log.info("run_evaluated", run=run.id, **detail)
     if drift:
         show_in_registry(context, run, drift)
@@ -236,9 +236,9 @@ def _record(context: Context, run: RunRecord, job: Job, document: dict[str, Any]
 
 def _in_report(artifacts: Path, document: dict[str, Any]) -> dict[str, Any] | None:
     """The drift document of a run with the evaluation in it, written again; None: it has none."""
-    report = artifacts / DRIFT_FILE
-    if not report.is_file():
+    report = read_report(artifacts)
+    if report is None:
         return None
-    drift = with_performance(json.loads(report.read_text(encoding="utf-8")), document)
+    drift = with_performance(report, document)
     write_report(artifacts, drift)
     return drift

@@ -212,11 +212,11 @@ class Receiver(_Table):
     )
     """Name of the Celery task that is sent the same document; none: no task."""
     task_queue: str = Field(
-        default="celery",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description='the name of a queue that a worker serves, such as "celery"',
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        description='the name of a queue that workers of your own serve, such as "training"',
     )
-    """Celery queue of the task."""
+    """Celery queue of the task, which workers that know it serve, and ours do not."""
 
 
 class Drift(_Table):

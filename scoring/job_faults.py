@@ -20,8 +20,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-__all__ = ["cross_faults", "toml_fault", "toml_text", "validation_faults", "with_known_braces"]
+__all__ = [
+    "SERVED_QUEUES",
+    "cross_faults",
+    "toml_fault",
+    "toml_text",
+    "validation_faults",
+    "with_known_braces",
+]
 
+SERVED_QUEUES = ("control", "cpu", "gpu", "celery")
+"""What our own workers serve unless told otherwise; they take no task of somebody else."""
 _LONGEST_SHOWN = 120
 _ANY_PART = "part-00000.parquet"
 
@@ -84,7 +93,7 @@ def toml_text(value: object) -> str:
 
 def cross_faults(values: object) -> list[str]:
     """Faults that only show when two tables are seen together."""
-    return _shared_columns(values) + _shared_places(values)
+    return _shared_columns(values) + _shared_places(values) + _shared_queues(values)
 
 
 def with_known_braces(path: str, placeholders: Sequence[str]) -> str:
@@ -245,6 +254,30 @@ def _shared_places(values: object) -> list[str]:
         f"output.path is {toml_text(target)}; it {how} input.path, which is {toml_text(source)}. "
         "It must be a folder apart from the input, or a run would replace or read its own files."
     ]
+
+
+def _shared_queues(values: object) -> list[str]:
+    """Tasks of somebody else on no queue, or on one whose workers would throw them away."""
+    ours = {*SERVED_QUEUES, _found_at(values, "execution", "queue")}
+    faults: list[str] = []
+    for action in ("retrain", "review"):
+        task = _found_at(values, "drift", action, "task")
+        queue = _found_at(values, "drift", action, "task_queue")
+        name = f"drift.{action}.task_queue"
+        if not (task and isinstance(task, str)):
+            continue
+        if queue in (None, ""):
+            faults.append(
+                f"{name} is missing; with a task it must be the queue of the workers that know "
+                f'{toml_text(task)}, such as "training".'
+            )
+        elif isinstance(queue, str) and queue in ours:
+            faults.append(
+                f"{name} is {toml_text(queue)}; our own workers serve that queue and would drop "
+                f"{toml_text(task)}, so it must be a queue of the workers that know the task, "
+                'such as "training".'
+            )
+    return faults
 
 
 def _place(path: str) -> tuple[str, list[str]]:

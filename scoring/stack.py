@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -144,8 +144,8 @@ class Stack:
             raise self._broken
 
     def _start(self) -> Addresses:
-        ports = {name: free_port() for name in ("broker", "flower", "mlflow")}
         self._metrics = metrics.serve(self.settings) if self.pages else None
+        ports = _free_ports("broker", "flower", "mlflow")
         addresses = Addresses(
             pid=os.getpid(),
             started=str(started(os.getpid())),
@@ -250,9 +250,16 @@ def _acquired(lock: FileLock) -> bool:
 
 def free_port() -> int:
     """A loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return _free_ports("any")["any"]
+
+
+def _free_ports(*names: str) -> dict[str, int]:
+    """A port for each name, all different; nothing else may bind port 0 until they are in use."""
+    with ExitStack() as probes:
+        found = {name: probes.enter_context(socket.socket()) for name in names}
+        for probe in found.values():
+            probe.bind(("127.0.0.1", 0))
+        return {name: int(probe.getsockname()[1]) for name, probe in found.items()}
 
 
 def _broker(port: int, home: Path) -> list[str]:

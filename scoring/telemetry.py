@@ -16,8 +16,10 @@ def logger(name: str) -> Any:
     """A logger whose events are snake_case names with fields, never sentences.
 
     Where nobody has configured logging (`scoring` imported into an application), only warnings
-    are written.
+    are written. What libraries would say of addresses with a token in them is not, in any case.
     """
+    for library, level in _DISCREET.items():
+        logging.getLogger(library).setLevel(level)
     if not structlog.is_configured():
         configure("console", logging.WARNING)
     return structlog.get_logger(module=name.removeprefix("scoring."))
@@ -47,6 +49,13 @@ def adopt_standard_logging(level: int | str) -> None:
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
+
+_DISCREET = {
+    "urllib3.connection": logging.ERROR,  # an answer with a damaged header is a warning, with URL
+    "urllib3.connectionpool": logging.INFO,  # each request is a debug line
+    "urllib3.util.retry": logging.INFO,
+}
+"""From which level on libraries may speak: below it their lines show whole addresses."""
 
 _FIELDS: tuple[Any, ...] = (
     structlog.processors.add_log_level,

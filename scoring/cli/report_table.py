@@ -33,7 +33,9 @@ def render(document: Mapping[str, Any], *, limit: int | None = LIMIT) -> Group:
 def _head(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(visible(document["verdict"]), style=f"bold {_style(document['severity'])}")
     found = outcome(document)
-    yield Text.assemble((f"{found.title}. ", "bold"), found.text, f" {found.persistence}".rstrip())
+    yield Text.assemble(
+        (f"{found.title}. ", "bold"), f"{visible(found.text)} {found.persistence}".rstrip()
+    )
     for what, command in found.commands:
         yield Text.assemble(f"{what}: ", (visible(command), "bold"))
 
@@ -84,10 +86,6 @@ def _sparkline(values: Sequence[float | None], severe: float) -> str:
 def _name(name: str) -> Text:
     shown = visible(name)
     return Text(shown if len(shown) <= NAME_LENGTH else f"{shown[: NAME_LENGTH - 1]}…")
-
-
-def _severity(severity: str) -> Text:
-    return Text(severity, _style(severity))
 
 
 def _style(severity: str) -> str:

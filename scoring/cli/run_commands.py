@@ -20,6 +20,7 @@ from scoring.errors import RunNotFound
 from scoring.job_files import find_job
 from scoring.ledger import RunRecord
 from scoring.progress import follow
+from scoring.runs.report import VERSION
 from scoring.settings import Settings
 from scoring.stack import QUEUES, Stack
 
@@ -123,6 +124,9 @@ def report(
     page = Path(str(found.record.report))
     if json:
         show.document(drift)
+    elif drift.get("version") != VERSION:
+        show.say(f"{drift['verdict']} An earlier release made this report.")
+        show.say(f"The page: {page}")
     else:
         show.table(report_table.render(drift, limit=None if every else report_table.LIMIT))
         show.say(f"The page: {page}")

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from scoring.drift.wording import visible
 from scoring.ledger import RunRecord
 
 STATE_STYLES = {
@@ -90,7 +91,7 @@ def run_details(found: Mapping[str, Any]) -> Table:
         if isinstance(value, Mapping):  # numbers of the choice, all in --json; here why it was made
             value = value.get("why")
         if value is not None:
-            text = f"{value:,}" if isinstance(value, int) else escape(str(value))
+            text = f"{value:,}" if isinstance(value, int) else escape(visible(str(value)))
             details.add_row(name.replace("_", " "), text)
     return details
 
@@ -105,7 +106,7 @@ def deliveries_table(deliveries: Sequence[Mapping[str, Any]]) -> Table:
             f"[{DELIVERY_STYLES[one['state']]}]{one['state']}[/]",
             str(one["attempts"]),
             one["delivered_at"] or one["next_at"] or "-",
-            escape(one["error"] or "-"),
+            escape(visible(one["error"] or "-")),
         )
     return found
 
@@ -119,7 +120,7 @@ def history_table(events: Sequence[Mapping[str, Any]]) -> Table:
             for name, value in one["detail"].items()
             if value not in (None, "") and not isinstance(value, (dict, list))
         )
-        found.add_row(one["at"], one["event"], escape(detail))
+        found.add_row(one["at"], one["event"], escape(visible(detail)))
     return found
 
 

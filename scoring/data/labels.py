@@ -52,11 +52,13 @@ def find_labels(path: str, key: pa.Schema, column: str | None) -> LabelFiles:
     """The Parquet files of ``path`` and the column of the label: named, or the only one beside
     the key.
 
-    ``key`` has the key's columns as the scores have them.
+    ``key`` has the key's columns as the scores have them, and the label is none of these.
 
     Raises:
         LabelsUnusable: there are no files, or they lack a column, or keys cannot be compared.
     """
+    if column in key.names:
+        raise LabelsUnusable(path, f"{column} is of the key, so it cannot be the label")
     try:
         scanned = tuple(source.scan(path, [*key.names, *([column] if column else [])]))
         _check_columns(path, scanned, key.names)
@@ -74,7 +76,11 @@ class Labels:
     """The labels of some files, by key."""
 
     def __init__(self, files: LabelFiles) -> None:
-        """Read them. Raises: LabelsUnusable: a key has two labels, or a value cannot be used."""
+        """Read them.
+
+        Raises:
+            LabelsUnusable: a key has two labels, none has one, or a value cannot be used.
+        """
         self._files = files
         try:
             table = _read(files)
@@ -85,6 +91,8 @@ class Labels:
         numbers = self._numbered.numbers
         order = np.argsort(numbers)
         order = order[np.searchsorted(numbers, 0, sorter=order) :]  # without nulls in the key
+        if not len(order):
+            raise LabelsUnusable(files.path, f"no row has both a key and its {files.column} yet")
         self._numbers = numbers[order]
         _check_unique(files, keys, order, self._numbers)
         self.values: pa.Array = table[LABEL].combine_chunks().take(pa.array(order))
@@ -112,7 +120,10 @@ def truth(values: Column) -> Column | None:
 
     None where they are neither numbers, nor words, nor true and false.
     """
-    kind = values.type.value_type if types.is_dictionary(values.type) else values.type
+    kind = values.type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+        values = values.cast(kind)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return values.cast(pa.large_string())
     if types.is_boolean(kind):
@@ -151,7 +162,11 @@ def _comparable(
         found = one.schema.field(name).type
         common = common_type(kind, found)
         if common is None:
-            raise LabelsUnusable(path, f"its key {name} is {found} and that of the scores {scored}")
+            raise LabelsUnusable(
+                path,
+                f"its key {name} is {found} and that of the scores {scored}, which cannot be "
+                "compared",
+            )
         kind = common
     return pa.field(name, kind)
 
@@ -163,12 +178,16 @@ def _read(files: LabelFiles) -> pa.Table:
     for one in files.scanned:
         for batch in source.read(one.file, whole(one.file), names, BATCH_ROWS):
             *keys, labels = (pa.chunked_array([column]) for column in batch.columns)
+            if types.is_null(labels.type):
+                continue
             known = truth(labels)
             if known is None:
                 raise LabelsUnusable(
                     files.path,
                     f"{files.column} is {labels.type}, not numbers, words, or true and false",
                 )
+            if known.null_count == len(known):
+                continue
             compared = map(partial(_compared, files.path), keys, files.key)
             parts.append(pa.table([*compared, known], names=[*files.key.names, LABEL]))
     if len({part[LABEL].type for part in parts}) > 1:

@@ -43,31 +43,28 @@ class Decision:
 
 
 def overall(
-    columns: Sequence[tuple[str, float, Severity]],
+    columns: Sequence[tuple[str, float]],
     weights: Mapping[str, float],
     tiers: Tiers,
     summary: Literal["worst", "mean"],
 ) -> Overall:
-    """Make one severity of those of the columns: (name, value, severity).
+    """Make one severity of what was found of the columns: (name, value).
 
     A column's weight (1 where `weights` does not name it) scales its value, so that a weight of
     2 makes it severe at half the distance; columns of weight 0 do not count. "worst" takes the
     greatest scaled value, "mean" the weighted mean of the values.
     """
     counted = [
-        (name, value, found, weights.get(name, 1.0))
-        for name, value, found in columns
+        (name, value, weights.get(name, 1.0))
+        for name, value in columns
         if weights.get(name, 1.0) > 0
     ]
     if not counted:
         return Overall(severity="none", score=None, worst=None)
-    name, value, found, weight = max(counted, key=lambda column: column[1] * column[3])
-    if summary == "worst":
-        score = value * weight
-        return Overall(
-            severity=found if weight == 1 else tiers.severity(score), score=score, worst=name
-        )
-    score = sum(v * w for _, v, _, w in counted) / sum(w for *_, w in counted)
+    name, value, weight = max(counted, key=lambda column: column[1] * column[2])
+    score = value * weight
+    if summary == "mean":
+        score = sum(v * w for _, v, w in counted) / sum(w for *_, w in counted)
     return Overall(severity=tiers.severity(score), score=score, worst=name)
 
 

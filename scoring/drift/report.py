@@ -120,7 +120,7 @@ class DriftReport:
     severity: Severity
     """"none" without a reference."""
     worst: str | None
-    """The column that moved most."""
+    """The column that counts most: the largest value times its weight."""
     psi: float | None
     """The largest PSI; None: nothing was measured."""
     score: float | None
@@ -146,7 +146,7 @@ class DriftReport:
 
 def compare(reference: Profile | None, current: Profile, drift: Drift) -> DriftReport:
     """Measure every column of `current` against `reference`, as the job's ``[drift]`` says."""
-    framed = reference.as_reference() if reference else None
+    framed = reference.framing() if reference else None
     tiers = Tiers(small=drift.small, moderate=drift.moderate, severe=drift.severe)
     sides = [_Sides.of(framed, column) for column in current.columns]
     measured = [side for side in sides if side.figures is not None]
@@ -155,7 +155,7 @@ def compare(reference: Profile | None, current: Profile, drift: Drift) -> DriftR
     columns = [side.column(verdicts.get(id(side)), drift.weights) for side in sides]
     columns.sort(key=_rank)
     found = overall(
-        [(c.name, c.value, c.severity) for c in columns if c.value is not None],
+        [(c.name, c.value) for c in columns if c.value is not None],
         {c.name: c.weight for c in columns},
         tiers,
         drift.summary,

@@ -5,6 +5,7 @@ Pure; it reads the drift.json documents that the earlier runs left, so nothing i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,7 @@ def with_trend(document: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
     columns = [_by_place(run) for run in runs]
     return {
         **document,
-        "trend": [
-            {name: run.get(name) for name in ("run_id", "slot", "created_at", "severity", "score")}
-            for run in runs
-        ],
+        "trend": [_entry(run) for run in runs],
         "columns": [
             {**column, "trend": [_value(found.get(_place(column)), column) for found in columns]}
             for column in document["columns"]
@@ -34,16 +32,32 @@ def with_trend(document: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
     }
 
 
-def _by_place(document: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
-    return {_place(column): column for column in document.get("columns", ())}
+def _entry(run: Mapping[str, Any]) -> dict[str, Any]:
+    texts = ("run_id", "slot", "created_at", "severity")
+    found = {name: run.get(name) for name in texts}
+    return {
+        **{name: text if isinstance(text, str) else None for name, text in found.items()},
+        "score": _number(run.get("score")),
+    }
+
+
+def _by_place(document: Mapping[str, Any]) -> dict[tuple[Any, Any], Mapping[str, Any]]:
+    columns = document.get("columns")
+    listed = columns if isinstance(columns, list) else []
+    return {_place(column): column for column in listed if isinstance(column, dict)}
 
 
 def _place(column: Mapping[str, Any]) -> tuple[str, str]:
-    return column["role"], column["name"]
+    return str(column.get("role")), str(column.get("name"))
 
 
 def _value(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> float | None:
     if then is None or then.get("measure") != now["measure"]:
         return None
-    value: float | None = then.get("value")
-    return value
+    return _number(then.get("value"))
+
+
+def _number(value: object) -> float | None:
+    """What an earlier run's file holds may be anything; only a number can be drawn."""
+    finite = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if finite else None  # type: ignore[arg-type]  # a number, as just asked

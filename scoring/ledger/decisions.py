@@ -6,6 +6,7 @@ and the others are told. Who and why stay with the run and in its history.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy import Connection, select, update
@@ -26,9 +27,16 @@ class Decisions:
     def release(self, run_id: str, who: str, reason: str = "") -> None:
         """Let a held run be published; its finisher does the rest.
 
+        Finishing is granted as many attempts as the job gave it at first.
+
         Raises:
             RunNotFound, RunNotInState: the run is not held.
         """
+        with self._database.reading() as connection:
+            job = connection.scalar(select(runs.c.job_json).where(runs.c.id == run_id))
+        if job is None:
+            raise RunNotFound(run_id)
+        attempts = int(json.loads(job)["execution"]["max_attempts"])
         self._decide(
             run_id,
             "released",
@@ -36,6 +44,7 @@ class Decisions:
             reason,
             state="finishing",
             released=1,
+            max_attempts=runs.c.finish_attempt + attempts,
             finished_at=None,
             finish_lease_until=None,
         )

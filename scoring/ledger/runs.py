@@ -221,12 +221,14 @@ class Runs:
         error: str | None = None,
         drift_severity: str | None = None,
         report: str | None = None,
+        drift_events: Sequence[Mapping[str, Any]] = (),
         deliveries: Sequence[NewDelivery] = (),
     ) -> bool:
         """End a finishing run. False if another finisher has it; nothing was changed then.
 
-        ``deliveries`` are written with it: told of are exactly the ends that happened. One that
-        an earlier end of the same run has written already is not written again.
+        ``drift_events``, what drift sets off, and ``deliveries`` are written with it: told of are
+        exactly the ends that happened. A delivery that an earlier end of the same run has written
+        already is not written again.
         """
         ended = (
             update(runs)
@@ -243,6 +245,8 @@ class Runs:
         with self._database.transaction() as connection:
             if connection.execute(ended).rowcount != 1:
                 return False
+            for detail in drift_events:
+                history.append(connection, hold.run_id, "drift", detail)
             history.append(connection, hold.run_id, state, {"error": error} if error else {})
             outbox.write(connection, hold.run_id, deliveries)
             return True
@@ -294,7 +298,7 @@ class Runs:
             history.append(connection, run_id, "retried", {"chunks": len(rows)})
         return sorted(row.number for row in rows)
 
-    def raise_severity(
+    def record_evaluation(
         self,
         run_id: str,
         severity: str,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from scoring.ledger import RunRecord
 from scoring.ledger.overview import Overview
+from scoring.ledger.records import DeliveryState
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -24,7 +25,7 @@ def of_fleet(found: Overview) -> Iterator[Metric]:
     yield _gauge("jobs", "Jobs in the ledger.", (), [((), found.jobs)])
     yield _gauge("runs", "Runs in the ledger.", by_state, found.runs.items())
     yield _gauge("chunks", "Chunks of running runs.", by_state, found.chunks.items())
-    states = [((state,), count) for state, count in found.deliveries.items()]
+    states = [((state,), found.deliveries.get(state, 0)) for state in get_args(DeliveryState)]
     yield _gauge("deliveries", "Messages to receivers of drift.", ("state",), states)
     yield _gauge(
         "last_published_timestamp_seconds",

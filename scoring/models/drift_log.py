@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
-__all__ = ["RUN_TAG", "logged_at", "metrics", "params", "tags"]
+__all__ = ["RUN_TAG", "logged_at", "metrics", "params", "performance", "tags"]
 
 RUN_TAG = "nightscore.run"
 """Tag of an MLflow run: the scoring run that it shows."""
@@ -36,13 +36,23 @@ def metrics(document: Mapping[str, Any]) -> dict[str, float]:
         "rows_quarantined": document.get("rows_quarantined"),
         "seconds": timing.get("seconds"),
     }
-    performance = document.get("performance") or {}
-    for figure in performance.get("metrics", ()):
-        found[f"performance.{figure['name']}"] = figure["value"]
     for name, column in _named(document):
         figures = column.get("figures") or {}
         found |= {f"drift.{name}.{measure}": figures.get(measure) for measure in MEASURES}
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def performance(document: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """When the run was evaluated, in milliseconds, and what was found then, by metric name.
+
+    MLflow shows the newest value of a metric, and of two that are of one age the greater.
+    """
+    found = document.get("performance")
+    if not found:
+        return 0, {}
+    values = {f"performance.{one['name']}": one["value"] for one in found["metrics"]}
+    at = int(datetime.fromisoformat(found["evaluated_at"]).timestamp() * 1000)
+    return at, {name: float(value) for name, value in values.items() if value is not None}
 
 
 def params(document: Mapping[str, Any]) -> dict[str, str]:

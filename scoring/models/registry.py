@@ -219,7 +219,9 @@ class Registry:
             params = [Param(*one) for one in drift_log.params(document).items()]
             tags = [RunTag(*one) for one in drift_log.tags(run_id, document).items()]
             client.log_batch(shown_by, params=params, tags=tags)
+            evaluated_at, performance = drift_log.performance(document)
             metrics = [Metric(*one, at, 0) for one in drift_log.metrics(document).items()]
+            metrics += [Metric(*one, evaluated_at, 0) for one in performance.items()]
             for start in range(0, len(metrics), METRICS_PER_CALL):
                 client.log_batch(shown_by, metrics=metrics[start : start + METRICS_PER_CALL])
             client.log_text(shown_by, json.dumps(document, indent=1), "drift.json")

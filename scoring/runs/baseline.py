@@ -8,7 +8,7 @@ profile at all is no fault either: the first run has none, and its report says s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, tzinfo
 from itertools import islice
@@ -24,6 +24,7 @@ from scoring.job import Job
 from scoring.ledger import RunRecord
 from scoring.models import Version
 from scoring.runs.context import Context
+from scoring.runs.nights import other_nights
 from scoring.runs.places import Occasion, check_within
 
 log = telemetry.logger(__name__)
@@ -33,6 +34,8 @@ Kind = Literal["model", "previous", "weekday", "path"]
 LOOK_BACK = 2_500
 """Published runs among which those of a weekday are sought: a week of one every five minutes, or
 years of nights."""
+PAGE = 20
+"""Published runs that are read at first; the previous one is nearly always among them."""
 SHOWN = 10
 """Runs or columns that one log line names."""
 
@@ -74,31 +77,18 @@ def find_baseline(
     if named == "model":
         return _from_text("model", context.registry.reference_profile(version), named)
     if named == "previous":
-        found = others(_published(context, job), occasion)
+        found = other_nights(_published(context, job, PAGE), than=occasion.slot or occasion.date)
         return _from_runs("previous", found, 1)
     if named == "weekday":
         zone = ZoneInfo(job.schedule.timezone) if job.schedule else UTC
         day = day_of(occasion.slot or occasion.date, datetime.now(UTC), zone)
-        found = same_weekday(others(_published(context, job), occasion), day, zone)
-        return _from_runs("weekday", found, job.drift.weekday_runs)
+        every = _published(context, job, LOOK_BACK)
+        found = other_nights(every, than=occasion.slot or occasion.date)
+        return _from_runs("weekday", same_weekday(found, day, zone), job.drift.weekday_runs)
     return _from_path(context, named)
 
 
-def others(published: Sequence[RunRecord], occasion: Occasion) -> list[RunRecord]:
-    """Runs of other occasions than this one, newest first, the newest of each.
-
-    A slot that is scored again must not be compared with itself, nor count twice.
-    """
-    taken = [occasion.slot or occasion.date]
-    found = []
-    for run in published:
-        if not any(_same_occasion(run.slot, other) for other in taken):
-            found.append(run)
-            taken.append(run.slot)
-    return found
-
-
-def same_weekday(runs: Sequence[RunRecord], day: date, zone: tzinfo) -> list[RunRecord]:
+def same_weekday(runs: Iterable[RunRecord], day: date, zone: tzinfo) -> list[RunRecord]:
     """Runs of the same weekday before ``day``, the newest day first."""
     dated = [(day_of(run.slot, _utc(run.created_at), zone), run) for run in runs]
     found = [one for one in dated if one[0] < day and one[0].weekday() == day.weekday()]
@@ -111,18 +101,25 @@ def day_of(slot: str | None, created: datetime, zone: tzinfo) -> date:
     return date.fromisoformat(slot[:10]) if slot else created.astimezone(zone).date()
 
 
-def _same_occasion(one: str | None, other: str | None) -> bool:
-    """Whether two slots are one; the date alone, as a person gives it, is every slot of the day."""
-    if one is None or other is None:
-        return False
-    return one == other or (min(len(one), len(other)) == 10 and one[:10] == other[:10])
+def _published(context: Context, job: Job, limit: int) -> Iterator[RunRecord]:
+    """The newest `LOOK_BACK` published runs, newest first; `limit` of them are read at first.
+
+    More are read anew with all before them, as runs that were created at once cannot be told
+    apart by time: four times as many each time, so that little is read twice.
+    """
+    seen: set[str] = set()
+    while True:
+        found = context.ledger.runs.latest(job=job.name, states=["published"], limit=limit)
+        for run in found:
+            if run.id not in seen:
+                seen.add(run.id)
+                yield run
+        if len(found) < limit or limit >= LOOK_BACK:
+            return
+        limit = min(LOOK_BACK, 4 * limit)
 
 
-def _published(context: Context, job: Job) -> list[RunRecord]:
-    return context.ledger.runs.latest(job=job.name, states=["published"], limit=LOOK_BACK)
-
-
-def _from_runs(kind: Kind, runs: Sequence[RunRecord], most: int) -> Baseline | None:
+def _from_runs(kind: Kind, runs: Iterable[RunRecord], most: int) -> Baseline | None:
     """The profiles of the first so many runs that have one."""
     skipped: dict[str, str] = {}
     found = list(islice(_profiles(runs, skipped), most))
@@ -145,13 +142,14 @@ def _from_runs(kind: Kind, runs: Sequence[RunRecord], most: int) -> Baseline | N
 
 
 def _profiles(
-    runs: Sequence[RunRecord], skipped: dict[str, str]
+    runs: Iterable[RunRecord], skipped: dict[str, str]
 ) -> Iterator[tuple[RunRecord, Profile]]:
     """Runs with the profiles they left; why others are passed over goes into ``skipped``."""
     for run in runs:
         path = Path(run.artifacts) / "profile.json"
         try:
-            profile = _parsed(path.read_text(encoding="utf-8"))
+            profile = Profile.from_json(path.read_text(encoding="utf-8"))
+            profile.as_reference()  # a ValueError here is as good a reason as one before
         except (OSError, ValueError) as error:
             skipped[run.id] = f"{path}: {getattr(error, 'strerror', None) or error}"
             continue
@@ -184,7 +182,7 @@ def _from_text(kind: Kind, text: str | None, named: str) -> Baseline | None:
     if text is None:
         return None
     try:
-        profile = _parsed(text).as_reference()
+        profile = Profile.from_json(text).as_reference()
     except ValueError as error:
         raise ReferenceUnreadable(named, str(error)) from error
     path = named if kind == "path" else None
@@ -192,14 +190,6 @@ def _from_text(kind: Kind, text: str | None, named: str) -> Baseline | None:
         profile=profile,
         compared_with=ComparedWith(kind=kind, rows=profile.rows, path=path),
     )
-
-
-def _parsed(text: str) -> Profile:
-    """Raises ValueError, whatever is wrong with the document."""
-    try:
-        return Profile.from_json(text)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"this is no profile ({type(error).__name__}: {error})") from error
 
 
 def _utc(seconds: float) -> datetime:

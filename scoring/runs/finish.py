@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import structlog
@@ -117,7 +118,6 @@ def _finish(context: Context, run: RunRecord, hold: Finishing) -> Ended:
     reasons = _collect_quarantine(chunks, staging, artifacts / "quarantine")
     _check_budget(run, job, reasons, artifacts / "quarantine")
     reported = make_report(context, run, job, chunks, reasons)
-    _note(context, run, reported)
     if reported.decision.outcome == "fail":
         return _end(context, hold, run, reported, "failed", _too_severe(run, reported))
     if reported.decision.outcome == "hold":
@@ -176,13 +176,10 @@ def _check_budget(run: RunRecord, job: Job, reasons: Counter[str], folder: Path)
         )
 
 
-def _note(context: Context, run: RunRecord, reported: Reported) -> None:
-    """Record what drift sets off, once for each action."""
-    found = reported.document
-    for action in reported.decision.actions:
-        told = {name: found[name] for name in ("severity", "worst", "score")} | {"action": action}
-        log.warning("drift", **told)
-        context.ledger.runs.note(run.id, "drift", **told)
+def _set_off(reported: Reported) -> list[dict[str, Any]]:
+    """What drift sets off, once for each action."""
+    found = {name: reported.document[name] for name in ("severity", "worst", "score")}
+    return [found | {"action": action} for action in reported.decision.actions]
 
 
 def _too_severe(run: RunRecord, reported: Reported) -> str:
@@ -199,23 +196,29 @@ def _end(
     state: str,
     error: str | None = None,
 ) -> Ended:
-    """End the run and, with it, write down whom its drift must be told to."""
+    """End the run and, with it, write down what its drift sets off; a release sets off nothing."""
+    drift_events = [] if run.released else _set_off(reported)
     mine = context.ledger.runs.end(
         hold,
         state,
         error=error,
         drift_severity=reported.severity,
         report=str(Path(run.artifacts) / PAGE_FILE),
+        drift_events=drift_events,
         deliveries=[] if run.released else deliveries.owed(run, reported),
     )
+    for detail in drift_events if mine else []:
+        log.warning("drift", **detail)
     log.info("run_ended" if mine else "lease_lost", state=state)
     return Ended(state, reported) if mine else Ended("lease lost")
 
 
 def _tell(context: Context, run: RunRecord, reported: Reported) -> None:
     """Tell receivers and the registry now; what fails is tried again, or recorded, not fatal."""
-    deliveries.deliver_due(context, run.id)
-    show_in_registry(context, run, reported.document)
+    try:
+        deliveries.deliver_due(context, run.id)
+    finally:
+        show_in_registry(context, run, reported.document)
 
 
 def _fail(context: Context, hold: Finishing, error: str) -> Ended:

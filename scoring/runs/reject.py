@@ -6,13 +6,12 @@ Reports, profiles and quarantine stay among the run's artifacts.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from scoring import telemetry
 from scoring.data import publish
 from scoring.runs.context import Context
-from scoring.runs.report import DRIFT_FILE, decided, write_report
+from scoring.runs.report import decided, read_report, write_report
 
 log = telemetry.logger(__name__)
 
@@ -31,26 +30,45 @@ def reject(context: Context, run_id: str, who: str, reason: str = "") -> None:
 def remove_rejected(context: Context) -> int:
     """Remove the parts of rejected runs that are still there; return of how many runs."""
     left = context.ledger.decisions.with_parts()
-    for run_id in left:
-        _remove_parts(context, run_id)
-    return len(left)
+    return sum(_remove_parts(context, run_id) for run_id in left)
 
 
-def _remove_parts(context: Context, run_id: str) -> None:
-    staging = context.ledger.runs.get(run_id).staging
-    if staging is not None:
-        publish.discard(Path(staging))
-        context.ledger.decisions.parts_removed(run_id)
+def _remove_parts(context: Context, run_id: str) -> bool:
+    """Remove a run's parts. False while they are not known to be gone: the sweep tries again."""
+    run = context.ledger.runs.get(run_id)
+    if run.staging is None:
+        return False
+    staging = Path(run.staging)
+    if not (_may_be_there(staging.parent) or _may_be_there(Path(run.output))):
+        return False  # nothing of that filesystem is here: another host may have the parts
+    try:
+        publish.discard(staging)
+    except OSError as error:
+        log.warning("folder_not_removed", run=run_id, error=str(error))
+    if _may_be_there(staging):
+        log.warning("parts_not_removed", run=run_id, path=str(staging))
+        return False
+    return context.ledger.decisions.parts_removed(run_id)
+
+
+def _may_be_there(path: Path) -> bool:
+    """False only if there is no such file or folder for certain."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _say_so(context: Context, run_id: str) -> None:
     """The report says who decided; without it, the ledger still does."""
     run = context.ledger.runs.get(run_id)
-    artifacts = Path(run.artifacts)
-    if not (artifacts / DRIFT_FILE).is_file():
+    document = read_report(Path(run.artifacts))
+    if document is None:
         return
     try:
-        document = json.loads((artifacts / DRIFT_FILE).read_text(encoding="utf-8"))
-        write_report(artifacts, {**document, "decision": decided(run)})
-    except (OSError, ValueError) as error:
+        write_report(Path(run.artifacts), {**document, "decision": decided(run)})
+    except OSError as error:
         log.warning("report_not_updated", run=run_id, error=str(error))

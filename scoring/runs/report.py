@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from scoring.models.search_document import search_document
 from scoring.models.search_result import SearchResult
 from scoring.runs.context import Context, pinned_version
 from scoring.runs.frame import read_frame
+from scoring.runs.nights import other_nights
 from scoring.runs.times import iso_time
 
 log = telemetry.logger(__name__)
@@ -70,6 +72,7 @@ def make_report(
     staging, artifacts = Path(str(run.staging)), Path(run.artifacts)
     frame = read_frame(staging)
     current = _merged(chunks, staging, frame.reference)
+    _warn_of_weights(job, current)
     measured = compare(frame.reference, current, job.drift)
     earlier = _earlier(context, run)
     decision = decide(
@@ -91,7 +94,8 @@ def make_report(
         "timing": _timing(run, chunks),
         "performance": None,
     }
-    document = with_trend(document, [found for one in earlier if (found := _document(one))])
+    reports = (read_report(Path(one.artifacts)) for one in earlier)
+    document = with_trend(document, [found for found in reports if found is not None])
     write(artifacts / PROFILE_FILE, current.to_json())
     write_report(artifacts, document)
     return Reported(document=document, decision=decision)
@@ -107,6 +111,19 @@ def decided(run: RunRecord) -> dict[str, str | None] | None:
     if run.decision is None:
         return None
     return {"what": run.decision, "by": run.decided_by, "reason": run.decision_reason}
+
+
+def read_report(artifacts: Path) -> dict[str, Any] | None:
+    """The drift document of a run; None if it has none, or one that this release did not write."""
+    path = artifacts / DRIFT_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except (OSError, ValueError) as error:
+        log.warning("drift_report_unreadable", path=str(path), error=str(error))
+        return None
+    return found if isinstance(found, dict) and found.get("version") == VERSION else None
 
 
 def write_report(artifacts: Path, document: Mapping[str, Any]) -> None:
@@ -128,8 +145,9 @@ def show_in_registry(context: Context, run: RunRecord, document: Mapping[str, An
     page_file = Path(run.artifacts) / PAGE_FILE
     try:
         context.registry.log_drift(pinned_version(run), run.job, run.id, document, page_file)
-    except ModelError as error:
-        log.warning("drift_not_in_registry", run=run.id, error=str(error))
+    except Exception as error:  # whatever MLflow raises: the run has ended well
+        known = isinstance(error, ModelError)
+        log.warning("drift_not_in_registry", run=run.id, error=str(error), exc_info=not known)
         context.ledger.runs.note(run.id, "drift_not_in_registry", error=str(error))
 
 
@@ -138,6 +156,14 @@ def write(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(text, encoding="utf-8")
     os.replace(fresh, path)
+
+
+def _warn_of_weights(job: Job, current: Profile) -> None:
+    """A weight for a column that is not there is a slip of the pen that nobody would notice."""
+    known = {name for c in current.columns for name in (c.frame.name, c.frame.of)}
+    unknown = sorted(set(job.drift.weights) - known)
+    if unknown:
+        log.warning("weights_without_a_column", columns=unknown)
 
 
 def _merged(chunks: Sequence[ChunkRecord], staging: Path, reference: Profile | None) -> Profile:
@@ -164,33 +190,19 @@ def _identity(run: RunRecord) -> dict[str, str | int | None]:
 
 
 def _earlier(context: Context, run: RunRecord) -> list[RunRecord]:
-    """The job's runs before this one that drift was measured in, newest first, one for a slot.
+    """The job's runs before this one that drift was measured in, newest first, one for a night.
 
-    A slot that was scored again is one night; what counts is what was made of it last.
+    Of a night that was scored again, what counts is what was made of it last.
     """
     found = context.ledger.runs.latest(
         job=run.job, states=MEASURED_STATES, limit=3 * RUNS, before=run.created_at
     )
-    nights: dict[str, RunRecord] = {}
-    for one in found:
-        night = one.slot or one.id
-        if one.report and night != run.slot:
-            nights.setdefault(night, one)
-    return list(nights.values())[: RUNS - 1]
+    nights = other_nights((one for one in found if one.report), than=run.slot)
+    return list(islice(nights, RUNS - 1))
 
 
 def _severities(runs: Sequence[RunRecord]) -> list[Severity | None]:
     return [run.drift_severity for run in runs]  # type: ignore[misc]  # text to the ledger
-
-
-def _document(run: RunRecord) -> Mapping[str, Any] | None:
-    path = Path(run.artifacts) / DRIFT_FILE
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        log.warning("earlier_report_unreadable", run=run.id, path=str(path), error=str(error))
-        return None
-    return found if found.get("version") == VERSION else None
 
 
 def _gate(context: Context, run: RunRecord, job: Job) -> dict[str, Any] | None:
@@ -198,7 +210,11 @@ def _gate(context: Context, run: RunRecord, job: Job) -> dict[str, Any] | None:
     if run.precision is None:
         return None
     found = context.ledger.searches.result(run.search) if run.search else None
-    table = search_document(SearchResult.from_json(found), job.precision) if found else {}
+    try:
+        table = search_document(SearchResult.from_json(found), job.precision) if found else {}
+    except (ValueError, LookupError, TypeError) as error:  # an older release's; only shown here
+        log.warning("search_unreadable", run=run.id, search=run.search, error=str(error))
+        table = {}
     rows = [{**row, "chosen": row["variant"] == run.variant} for row in table.get("variants", [])]
     return {**json.loads(run.precision), "variants": rows}
 

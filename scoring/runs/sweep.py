@@ -27,13 +27,13 @@ def sweep(context: Context) -> dict[str, int]:
         "exhausted": _fail_exhausted(context),
         "woken": 0,
         "finishing": 0,
-        "rejected": remove_rejected(context),
     }
     try:
         done["woken"] = _wake_lost(context)
         done["finishing"] = _wake_finishers(context)
     except BrokerUnreachable as error:
         log.warning("broker_unreachable", error=str(error))
+    done["rejected"] = remove_rejected(context)
     done["delivered"] = deliver_due(context)  # last, as a receiver may keep us waiting
     if any(done.values()):
         log.info("swept", **done)

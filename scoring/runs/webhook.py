@@ -13,7 +13,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-import logging
+import queue
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -21,7 +23,9 @@ from importlib.metadata import version
 CONNECT_SECONDS = 5.0
 """How long a receiver may take to accept the connection."""
 READ_SECONDS = 15.0
-"""How long a receiver may take to answer."""
+"""How long a receiver may be silent before it answers."""
+WHOLE_SECONDS = 30.0
+"""How long a post may take in all, however a receiver stretches its answer."""
 PREFIX = "whsec_"
 GONE = 410
 BUSY = (429, 503)
@@ -48,19 +52,52 @@ def post(
     message_id: str,
     now: float,
     timeout: tuple[float, float] = (CONNECT_SECONDS, READ_SECONDS),
+    whole_seconds: float = WHOLE_SECONDS,
 ) -> Outcome:
     """Post a JSON document to the webhook of this name, signed unless ``secret`` is empty.
 
-    ``now`` is in seconds since the epoch; ``timeout`` in seconds, to connect and to answer. Taken
-    is what is answered with 2xx; 410 means never again; 429 and 503 may say how long to wait.
+    ``now`` is in seconds since the epoch; ``timeout`` in seconds, to connect and of silence;
+    ``whole_seconds`` bounds all of it. Taken is what is answered with 2xx; 410 means never again;
+    429 and 503 may say how long to wait.
     """
-    import requests
-
-    logging.getLogger("urllib3").setLevel(logging.INFO)  # its debug lines show the address
     try:
         headers = _headers(message_id, int(now), body, secret)
     except ValueError as error:
         return Outcome(error=f"webhook {name}: {error}")
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+
+    def send() -> None:
+        outcomes.put(_send(name, address, body, headers, now, timeout))
+
+    # No library bounds the whole: looking up a name has no limit, each byte of an answer its own.
+    threading.Thread(target=send, name=f"webhook {name}", daemon=True).start()
+    try:
+        return outcomes.get(timeout=whole_seconds)
+    except queue.Empty:
+        return Outcome(error=f"webhook {name} had not answered after {whole_seconds:g} s in all")
+
+
+def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """``v1,`` and the base64 of HMAC-SHA256(secret, ``id.timestamp.body``).
+
+    ``secret`` is ``whsec_`` and the key in base64, or the key itself as text. Raises: ValueError.
+    """
+    signed = b".".join((message_id.encode(), str(timestamp).encode(), body))
+    digest = hmac.new(_key(secret), signed, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+def _send(
+    name: str,
+    address: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    now: float,
+    timeout: tuple[float, float],
+) -> Outcome:
+    """One request. Raises nothing: the traceback of a thread would show the address."""
+    import requests
+
     try:
         with requests.post(
             address,
@@ -75,18 +112,8 @@ def post(
         return Outcome(error=f"webhook {name} did not connect within {timeout[0]:.0f} s")
     except requests.Timeout:
         return Outcome(error=f"webhook {name} did not answer within {timeout[1]:.0f} s")
-    except requests.RequestException as error:
+    except Exception as error:
         return Outcome(error=f"webhook {name} was not reached: {type(error).__name__}")
-
-
-def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """``v1,`` and the base64 of HMAC-SHA256(secret, ``id.timestamp.body``).
-
-    ``secret`` is ``whsec_`` and the key in base64, or the key itself as text. Raises: ValueError.
-    """
-    signed = b".".join((message_id.encode(), str(timestamp).encode(), body))
-    digest = hmac.new(_key(secret), signed, hashlib.sha256).digest()
-    return f"v1,{base64.b64encode(digest).decode()}"
 
 
 def _headers(message_id: str, timestamp: int, body: bytes, secret: str) -> dict[str, str]:

@@ -7,8 +7,16 @@ from functools import partial
 import pytest
 
 from scoring.errors import RunNotFound, RunNotInState
-from scoring.ledger import Ledger
-from tests.contract.ledgers import held_run, history, run_in, together
+from scoring.job import Execution
+from scoring.ledger import Finishing, Ledger
+from tests.contract.ledgers import JOB, finishing_run, held_run, history, run_in, together
+
+
+def finisher(ledger: Ledger, run_id: str) -> Finishing:
+    """A hold that must be free."""
+    hold = ledger.runs.claim_finish(run_id, "finisher")
+    assert hold is not None
+    return hold
 
 
 def test_releasing_a_held_run_lets_a_finisher_have_it(ledger: Ledger) -> None:
@@ -21,6 +29,23 @@ def test_releasing_a_held_run_lets_a_finisher_have_it(ledger: Ledger) -> None:
     assert ledger.sweep.unfinished() == [run_id]
     assert ledger.runs.claim_finish(run_id, "finisher") is not None
     assert history(ledger, run_id)[-1] == ("released", {"who": "operator", "reason": ""})
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_released_run_is_finished_as_often_as_its_job_says_anew(
+    ledger: Ledger, most: int
+) -> None:
+    job = JOB.model_copy(update={"execution": Execution(max_attempts=most)})
+    run_id, hold = finishing_run(ledger, job_json=job.to_json(), max_attempts=most)
+    for _ in range(most - 1):  # finishers that die
+        ledger.runs.expire_finish(run_id, hold.attempt)
+        hold = finisher(ledger, run_id)
+    assert ledger.runs.end(hold, "held")
+
+    ledger.decisions.release(run_id, "operator")
+
+    assert finisher(ledger, run_id).attempt == most + 1
+    assert ledger.runs.get(run_id).max_attempts == most + most
 
 
 @pytest.mark.parametrize(("decide", "word"), [("release", "released"), ("reject", "rejected")])

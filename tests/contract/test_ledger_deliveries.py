@@ -67,6 +67,21 @@ def test_a_finisher_that_lost_the_run_writes_nothing_to_tell(ledger: Ledger) -> 
     assert ledger.deliveries.of(run_id) == []
 
 
+def test_what_drift_sets_off_is_in_the_history_of_the_end_that_happened(ledger: Ledger) -> None:
+    run_id, stale = finishing_run(ledger)
+    age_leases(ledger, 1000)
+    hold = ledger.runs.claim_finish(run_id, "other")
+    assert hold is not None
+    held, retrained = {"action": "hold", "worst": "delay"}, {"action": "retrain", "worst": "delay"}
+
+    ended = [
+        ledger.runs.end(one, "held", drift_events=[held, retrained]) for one in (stale, hold, hold)
+    ]
+
+    assert ended == [False, True, False]
+    assert history(ledger, run_id)[1:] == [("drift", held), ("drift", retrained), ("held", {})]
+
+
 def test_an_end_whose_deliveries_cannot_be_written_did_not_happen(ledger: Ledger) -> None:
     run_id, hold = finishing_run(ledger)
     taken = held_run(ledger, new_delivery(id="taken"))

@@ -26,7 +26,7 @@ def test_an_evaluation_only_ever_raises_the_severity(
     other, _ = finishing_run(ledger)
     ledger.runs.end(hold, "published", drift_severity=measured)
 
-    ledger.runs.raise_severity(run_id, evaluated, {"metric": "auc", "value": 0.8})
+    ledger.runs.record_evaluation(run_id, evaluated, {"metric": "auc", "value": 0.8})
 
     assert ledger.runs.get(run_id).drift_severity == then
     assert ledger.runs.get(other).drift_severity is None

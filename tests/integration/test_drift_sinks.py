@@ -177,6 +177,18 @@ def test_a_run_that_is_finished_again_stays_one_mlflow_run_and_says_what_became_
     assert {run.info.run_name for run in logged.runs()} == {"flights-1", "flights-2"}
 
 
+def test_the_newest_evaluation_is_what_mlflow_shows_also_where_it_is_the_lower(
+    tracking_uri: str, logged: Logged, page: Path
+) -> None:
+    for auc, at in ((0.9, "2026-11-25T08:00:00+00:00"), (0.7, "2026-11-26T08:00:00+00:00")):
+        found = {"evaluated_at": at, "metrics": [{"name": "auc", "value": auc}]}
+        evaluated = document(column("a"), performance=found)
+        Registry(tracking_uri).log_drift(VERSION, logged.job, "flights-1", evaluated, page)
+
+    (run,) = logged.runs()
+    assert run.data.metrics["performance.auc"] == 0.7
+
+
 def test_every_column_has_a_metric_of_its_own_that_keeps_its_name_from_run_to_run(
     tracking_uri: str, logged: Logged, page: Path
 ) -> None:

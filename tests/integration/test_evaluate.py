@@ -231,7 +231,8 @@ def test_a_drop_asks_for_what_the_job_does_about_drift_so_severe(
     score: Score, context: Context, profiled: str, tmp_path: Path
 ) -> None:
     table, late = rows_and_truth(4)
-    asked = {"on_severe": ["retrain", "hold"], "retrain": {"task": "training.retrain"}}
+    task = {"task": "training.retrain", "task_queue": "training"}
+    asked = {"on_severe": ["retrain", "hold"], "retrain": task}
     run = score(profiled, table, **asked)
     assert context.ledger.deliveries.of(run.id) == []
     wrong = written(tmp_path / "wrong.parquet", {"id": table["id"], "late": 1 - late})

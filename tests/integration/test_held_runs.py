@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mlflow
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import structlog
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 
-from scoring import Settings, get_run
+from scoring import Job, Settings, get_run
 from scoring.api import Run, open_context
-from scoring.data.publish import STAGING
+from scoring.data.publish import STAGING, discard
 from scoring.errors import BrokerNotConfigured, RunFailed, RunNotInState
+from scoring.ledger import RunRecord
+from scoring.runs import Occasion, create, finish_run, score_chunk
 from scoring.runs.context import Context
 from scoring.runs.sweep import sweep
 from scoring.stack import _broker, free_port
 from scoring.wake import CONTROL
 from tests.conftest import make_settings
-from tests.contract.ledgers import finishing_run, new_delivery
+from tests.contract.ledgers import age_leases, finishing_run, new_delivery
+from tests.integration import models
 from tests.integration.processes import running
 from tests.integration.terminal import Terminal
 
@@ -34,6 +43,19 @@ class Held:
     output: Path
     parts: Path
     artifacts: Path
+
+
+class SilentBell:
+    """Wakes nobody: the tests do the workers' part."""
+
+    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
+        """Nobody listens."""
+
+    def finish(self, run: RunRecord) -> None:
+        """Nobody listens."""
+
+    def waiting(self, queue: str) -> int:
+        return 0
 
 
 @pytest.fixture
@@ -126,6 +148,54 @@ def test_parts_that_a_rejection_left_behind_are_removed_by_the_sweep(held: Held)
     assert held.artifacts.exists()
 
 
+def test_parts_out_of_reach_are_left_to_whoever_can_reach_them(held: Held) -> None:
+    elsewhere = held.parts.parent.rename(held.parts.parent.with_name("another host"))
+    held.output.rename(held.output.with_name("not mounted"))
+    held.run.reject("operator", WHY)
+    assert sweep(held.context)["rejected"] == 0
+
+    elsewhere.rename(held.parts.parent)
+
+    assert [sweep(held.context)["rejected"] for _ in range(2)] == [1, 0]
+    assert not held.parts.exists()
+
+
+def test_parts_that_somebody_has_removed_are_not_looked_for_again(held: Held) -> None:
+    held.context.ledger.decisions.reject(held.run.id, "operator", WHY)
+    discard(held.parts)
+    assert not held.parts.parent.exists()
+
+    assert sweep(held.context)["rejected"] == 1
+
+    assert held.context.ledger.decisions.with_parts() == []
+
+
+def test_parts_that_cannot_be_removed_hold_up_neither_the_sweep_nor_other_rejected_runs(
+    held: Held, tmp_path: Path
+) -> None:
+    ledger = held.context.ledger
+    link = tmp_path / STAGING / "link"  # which nobody follows to remove what it leads to
+    link.symlink_to(held.artifacts)
+    no_folder = held.artifacts / "drift.html" / "parts"
+    ledger.decisions.reject(held.run.id, "operator", WHY)
+    for staging in (link, no_folder):
+        run_id, hold = finishing_run(ledger, output=str(held.output), staging=str(staging))
+        ledger.runs.end(hold, "held")
+        ledger.decisions.reject(run_id, "operator", WHY)
+    ready, _ = finishing_run(ledger)
+    age_leases(ledger, 1000)
+
+    with structlog.testing.capture_logs() as lines:
+        done = sweep(replace(held.context, doorbell=SilentBell()))
+
+    assert (done["rejected"], done["finishing"]) == (2, 1)
+    assert link.is_symlink()
+    assert len(ledger.decisions.with_parts()) == 1
+    (said,) = [line for line in lines if line["event"] == "parts_not_removed"]
+    assert said["path"] == str(link)
+    assert ledger.sweep.unfinished() == [ready]
+
+
 def test_a_held_run_that_is_left_alone_keeps_its_parts(held: Held) -> None:
     sweep(held.context)
 
@@ -157,6 +227,51 @@ def test_a_release_without_a_broker_leaves_the_run_held(held: Held) -> None:
 
     assert held.run.status == "held"
     assert held.run.to_dict()["decision"] is None
+
+
+@pytest.mark.slow
+def test_a_run_with_one_attempt_is_published_when_released_and_its_drift_is_told_once(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    settings = make_settings(tmp_path / "home", tracking_uri)
+    settings.home.mkdir()
+    context = Context.open(settings, SilentBell())
+    context.ledger.database.ready()
+    job = Job(
+        name="released",
+        model=models.register(
+            tracking_uri,
+            mlflow.pyfunc.log_model,
+            models.AsSeries(),
+            signature=ModelSignature(inputs=Schema([ColSpec("double", "amount")])),
+        ),
+        input={"path": str(tmp_path / "in")},
+        output={"path": str(tmp_path / "out")},
+        execution={"device": "cpu", "max_attempts": 1},
+        precision={"variant": "native"},
+        drift={"reference": "previous", "on_severe": ["hold"]},
+    )
+
+    def scored(first: float) -> str:
+        (tmp_path / "in").mkdir(exist_ok=True)
+        amounts = pa.table({"amount": [first + n for n in range(2_000)]})
+        pq.write_table(amounts, tmp_path / "in" / "rows.parquet")
+        run = create(context, job, Occasion(), trigger="manual").run
+        score_chunk(context, run.id, 0)
+        finish_run(context, run.id)
+        return run.id
+
+    assert context.ledger.runs.get(scored(0.0)).state == "published"
+    held = scored(9_000.0)
+    assert context.ledger.runs.get(held).state == "held"
+    context.ledger.decisions.release(held, "operator")
+
+    assert finish_run(context, held) == "published"
+
+    events = [event.event for event in context.ledger.runs.history(held)]
+    assert events[-4:] == ["drift", "held", "released", "published"]
+    assert events.count("drift") == 1
+    context.ledger.database.engine.dispose()
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ REPORT = {
     "verdict": "delay has drifted severely",
     "columns": [{"name": "delay"}],
 }
+TASK = {"task": "training.retrain", "task_queue": "training"}
 BY_WEBHOOK = Drift(retrain={"webhook": "mlops"})  # type: ignore[arg-type]  # as a job file has it
 BY_TASK = Drift(
     review={"task": "training.review", "task_queue": "training"}  # type: ignore[arg-type]
@@ -110,7 +111,7 @@ def test_each_way_of_each_action_with_a_receiver_is_one_delivery_that_is_always_
 ) -> None:
     run = ledger.runs.get(start_run(ledger))
     drift = Drift(
-        retrain={"webhook": "mlops", "task": "training.retrain"},  # type: ignore[arg-type]
+        retrain={"webhook": "mlops", **TASK},  # type: ignore[arg-type]
         review={"webhook": "people"},  # type: ignore[arg-type]
     )
 
@@ -119,7 +120,7 @@ def test_each_way_of_each_action_with_a_receiver_is_one_delivery_that_is_always_
     assert [(one.action, one.channel, one.target, one.task_queue) for one in found] == [
         ("review", "webhook", "people", None),
         ("retrain", "webhook", "mlops", None),
-        ("retrain", "task", "training.retrain", "celery"),
+        ("retrain", "task", "training.retrain", "training"),
     ]
     assert compose(run, drift, REPORT, ("log", "review", "hold", "retrain")) == found
     assert len({str(uuid.UUID(one.id)) for one in found}) == 3
@@ -255,7 +256,7 @@ def test_a_webhook_that_nobody_has_named_is_told_once_somebody_does(context: Con
 
 def test_one_that_fails_does_not_keep_the_others_from_being_told(context: Context) -> None:
     drift = Drift(
-        retrain={"webhook": "broken", "task": "training.retrain"},  # type: ignore[arg-type]
+        retrain={"webhook": "broken", **TASK},  # type: ignore[arg-type]
         review={"webhook": "works"},  # type: ignore[arg-type]
     )
     with receiving(Answer(status=500)) as broken, receiving() as works:

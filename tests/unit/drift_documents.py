@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from importlib.resources import files
 from typing import Any
 
 THRESHOLDS = {"small": 0.1, "moderate": 0.15, "severe": 0.25}
@@ -17,6 +19,13 @@ HOSTILE = {
     "newline": "two\nlines\tand\x1b[31m red",
     "template": "{{ 7 * 7 }}{% raw %}",
 }
+
+
+def schema() -> dict[str, Any]:
+    """The published schema of drift.json."""
+    text = files("scoring.drift").joinpath("drift.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def severity_of(value: float | None) -> str:

@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import event, update
 from structlog.testing import capture_logs
 
 from scoring.drift.profile.category_profile import name_rank
@@ -30,15 +31,46 @@ from scoring.job import Drift, Input, Job, Output, Schedule
 from scoring.ledger import RunRecord
 from scoring.ledger.tables import runs
 from scoring.models import Version
-from scoring.runs import Context, Occasion, on_date
+from scoring.runs import Context, Occasion, baseline, on_date
 from scoring.runs.baseline import Baseline, day_of, find_baseline
+from scoring.runs.nights import other_nights
+from scoring.runs.report import severities_before
 from tests.conftest import make_settings
 from tests.contract.ledgers import finishing_run
 
 ROWS = 500
 VERSION = Version(model="m", name="m", version="1", source="", profile_uri=None)
 COLUMNS = [("amount", "feature", pa.float64()), ("airport", "feature", pa.string())]
+WITHOUT_INFINITIES = """{"version": 1, "skipped": [], "columns": [{"name": "x", "role": "feature",
+ "kind": "number", "rows": 0, "nulls": 0, "bins": [], "counts": [], "unit": "plain",
+ "edges": [1.0], "origin": 0.0, "nans": 0, "infinities": [], "moments": null}]}"""
+WITHOUT_EDGES = """{"version": 1, "skipped": [], "columns": [{"name": "x", "role": "feature",
+ "kind": "number", "rows": 2, "nulls": 0, "bins": [48588, 48998], "counts": [1, 1], "unit": "plain",
+ "edges": null, "origin": 1e300, "nans": 0, "infinities": [0, 0],
+ "moments": {"count": 2, "mean": 0.5, "m2": 0.32, "minimum": 0.1, "maximum": 0.9}}]}"""
 MONDAYS = [f"2026-11-{day:02}" for day in (2, 9, 16, 23, 30)]
+
+
+@dataclass
+class OfSlot:
+    """As much of a run as tells its night."""
+
+    slot: str | None
+
+
+@contextmanager
+def capture_statements(context: Context) -> Iterator[list[str]]:
+    """What the ledger's database is asked meanwhile."""
+    found: list[str] = []
+
+    def asked(*arguments: Any) -> None:
+        if arguments[2].startswith("SELECT"):
+            found.append(arguments[2])
+
+    engine = context.ledger.database.engine
+    event.listen(engine, "before_cursor_execute", asked)
+    yield found
+    event.remove(engine, "before_cursor_execute", asked)
 
 
 class SilentBell:
@@ -68,7 +100,9 @@ class Nights:
         """Score a night: what it is compared with frames what it counts."""
         return self.ended(slot, counted(self.baseline(slot), rows).to_json(), state)
 
-    def ended(self, slot: str | None, profile: str | None, state: str = "published") -> str:
+    def ended(
+        self, slot: str | None, profile: str | None, state: str = "published", **found: Any
+    ) -> str:
         """A run that left this text as its profile, or none."""
         runs_, name = self.context.ledger.runs, self.job.name
         run_id, hold = finishing_run(self.context.ledger, count=1, job=name, slot=slot)
@@ -79,7 +113,7 @@ class Nights:
         with self.context.ledger.database.transaction() as connection:
             place = update(runs).where(runs.c.id == run_id).values(artifacts=str(artifacts))
             connection.execute(place)
-        assert runs_.end(hold, state)
+        assert runs_.end(hold, state, **found)
         return run_id
 
     def age(self, run_id: str, days: float) -> None:
@@ -343,6 +377,79 @@ def test_the_previous_run_is_the_newest_published_one_of_another_night(
     }
 
 
+def test_the_previous_run_is_found_behind_any_number_of_runs_of_this_night(
+    nights: Callable[..., Nights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline, "PAGE", 1)
+    days = nights("previous")
+    before = days.run("2026-11-21", night(1))
+    for _ in range(3):
+        days.ended("2026-11-22", None)
+    days.ended("2026-11-22T02:30:00+00:00", None)
+
+    found = days.baseline("2026-11-22")
+
+    assert found is not None
+    assert found.compared_with.runs == (before,)
+
+
+def test_no_more_runs_are_read_than_a_previous_one_needs(nights: Callable[..., Nights]) -> None:
+    days = nights("previous")
+    for _ in range(3):
+        days.ended(None, None)
+    published = baseline._published(days.context, days.job, 2)
+
+    with capture_statements(days.context) as statements:
+        next(other_nights(published, than="2026-11-22"))
+
+    assert len(statements) == 1
+    assert len(list(published)) == 2
+
+
+def test_a_night_scored_again_by_its_date_is_one_night_of_drift(
+    nights: Callable[..., Nights],
+) -> None:
+    days = nights("previous")
+    slots = ["2026-11-21T02:30:00-05:00", "2026-11-23T02:30:00-05:00", "2026-11-23", None, None]
+    severities: list[Any] = ["small", "severe", "moderate", "none", "severe"]
+    for age, (slot, severity) in enumerate(zip(slots, severities, strict=True)):
+        run_id = days.ended(slot, None, drift_severity=severity, report="drift.html")
+        days.age(run_id, 10 - age)
+    ledger = days.context.ledger.runs
+    again, other = (
+        ledger.get(days.ended(slot, None)) for slot in ("2026-11-23", "2026-11-24T02:30:00-05:00")
+    )
+
+    assert severities_before(days.context, other) == ["severe", "none", "moderate", "small"]
+    assert severities_before(days.context, again) == ["severe", "none", "small"]
+
+
+SLOTS = [
+    None,
+    "2026-11-22",
+    "2026-11-23",
+    "2026-11-23T02:30:00-05:00",
+    "2026-11-23T14:30:00-05:00",
+    "2026-11-24T02:30:00-05:00",
+]
+
+
+@given(st.lists(st.sampled_from(SLOTS), max_size=12), st.sampled_from(SLOTS))
+def test_of_each_night_the_newest_run_counts(slots: list[str | None], than: str | None) -> None:
+    def same(one: str | None, other: str | None) -> bool:
+        if one is None or other is None:
+            return False
+        return one == other or (min(len(one), len(other)) == 10 and one[:10] == other[:10])
+
+    kept = [run.slot for run in other_nights([OfSlot(slot) for slot in slots], than)]  # type: ignore[misc]
+
+    expected: list[str | None] = []
+    for slot in slots:
+        if not any(same(slot, other) for other in [than, *expected]):
+            expected.append(slot)
+    assert kept == expected
+
+
 @pytest.mark.parametrize("reference", ["previous", "weekday"])
 def test_nothing_to_compare_with_yet_is_no_fault(
     nights: Callable[..., Nights], reference: str
@@ -370,6 +477,8 @@ def test_nothing_to_compare_with_yet_is_no_fault(
         '{"version": 1}',
         '{"version": 99}',
         '{"version": 1, "columns": [{}]}',
+        WITHOUT_INFINITIES,
+        WITHOUT_EDGES,
     ],
 )
 def test_a_profile_that_is_gone_or_damaged_is_passed_over_and_said_so(
@@ -414,6 +523,7 @@ def test_a_profile_at_a_path_is_taken_as_it_is(
         (b"\xff", "can't decode byte"),
         (b"[]", "this is no profile"),
         (b'{"version": 99}', "this profile has version 99"),
+        (WITHOUT_INFINITIES.encode(), "column 'x': not enough values"),
     ],
 )
 def test_a_profile_at_a_path_that_cannot_be_used_stops_the_run(

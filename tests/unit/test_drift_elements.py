@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scoring.drift.performance.answers import Answers
+from scoring.drift.performance.performance import measured
 from scoring.drift.profile import text
 from scoring.drift.profile.category_profile import FEW, NAMED, CategoryProfile
 from scoring.drift.profile.elements import LONGEST_VECTOR, MOST_CLASSES
 from scoring.drift.profile.frame import ColumnFrame, frames_for
 from scoring.drift.profile.profile import Profile, Profiler, reference_from
+from scoring.drift.profile.vectors import classes, decisions
+from scoring.models import gate
 
 SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]
 texts = st.text() | st.lists(
@@ -281,8 +285,19 @@ def test_a_score_between_0_and_1_is_profiled_by_its_decision(item):
 
     for found in (profile(columns, batch), profile(columns, batch).settled(), reference):
         decision = found.column("score[decision]", "output")
-        assert decision.counts == {"0.5 or more": 2, "below 0.5": 2}
+        assert decision.counts == {"0.5 or less": 3, "above 0.5": 1}
         assert (decision.rows, decision.nulls) == (6, 2)
+
+
+def test_one_half_is_no_yes_to_whoever_decides():
+    halves = np.array([0.5, 0.5])
+    answers = Answers(kind="binary", truth=np.array([0.0, 0.0]), scores=halves)
+    accuracy = next(one for one in measured(answers, "p", 1).metrics if one.name == "accuracy")
+    agreement = gate.compare({"p": pa.array(halves)}, {"p": pa.array([0.4, 0.3])}).agreement
+
+    assert (accuracy.value, agreement) == (1.0, 1.0)
+    assert decisions(pa.array(halves)).to_pylist() == ["0.5 or less"] * 2
+    assert classes(pa.array([[0.5, 0.5]], pa.list_(pa.float64(), 2))).to_pylist() == ["0"]
 
 
 @pytest.mark.parametrize("beyond", [1.0000001, -1e-9, math.inf, -math.inf])
@@ -361,7 +376,9 @@ def test_free_text_that_a_first_reference_named_is_derived_from_from_then_on():
     counts = dict.fromkeys(frame.categories, 1)
     first = Profile(columns=(CategoryProfile(frame=frame, rows=5_000, counts=counts, other=4_100),))
 
-    found = profile([("x", "feature", pa.string())], {"x": stories(50)}, first)
+    reference = first.as_reference()
+
+    found = profile([("x", "feature", pa.string())], {"x": stories(50)}, reference)
 
     assert found.column("x", "feature").frame.free_text
     assert (found.column("x", "feature").counts, found.column("x", "feature").other) == ({}, 50)

@@ -51,6 +51,14 @@ def letters(rng: np.random.Generator, count: int, rows: int, aspect: Any = "") -
     return tuple(replace(s, frame=replace(s.frame, aspect=aspect)) for s in (reference, current))
 
 
+@pytest.mark.parametrize(
+    ("value", "tier"),
+    [(0.0, "none"), (0.0999, "none"), (0.1, "small"), (0.15, "moderate"), (0.25, "severe")],
+)
+def test_a_threshold_belongs_to_the_tier_that_it_opens(value, tier):
+    assert TIERS.severity(value) == tier
+
+
 def test_a_number_of_many_rows_is_led_by_psi():
     (found,) = judged((normal(100_000), normal(50_000, mean=0.5)))
 

@@ -16,7 +16,7 @@ from scipy.special import rel_entr
 
 from scoring.drift.measures.bins import every_category
 from scoring.drift.measures.distances import LEAST_SHARE, chi2, js, ks, psi
-from scoring.drift.measures.figures import Figures, deciles, measure, severity
+from scoring.drift.measures.figures import Figures, deciles, measure
 from scoring.drift.measures.wasserstein import wasserstein
 from tests.unit.drift_sides import named, normal, numbers, sides
 
@@ -87,14 +87,6 @@ def test_psi_has_a_greatest_value_whatever_the_rows(pairs):
 
 def test_bins_empty_on_both_sides_add_nothing_however_uneven_the_totals():
     assert psi([10**6, 10**6, 0, 0], [50, 50, 0, 0]) == pytest.approx(0.0, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("value", "tier"),
-    [(0.0, "none"), (0.0999, "none"), (0.1, "small"), (0.15, "moderate"), (0.25, "severe")],
-)
-def test_a_threshold_belongs_to_the_tier_that_it_opens(value, tier):
-    assert severity(value, 0.1, 0.15, 0.25) == tier
 
 
 def test_deciles_hold_about_a_tenth_of_the_reference_each():

@@ -12,7 +12,7 @@ from scoring.drift.policy import Decision, Overall, decide, overall
 from scoring.job import Drift
 
 TIERS = Tiers(small=0.10, moderate=0.15, severe=0.25)
-COLUMNS = [("fare", 0.12, "small"), ("age", 0.3, "severe"), ("city", 0.0, "none")]
+COLUMNS = [("fare", 0.12), ("age", 0.3), ("city", 0.0)]
 ACTIONS = Drift(
     on_small=["log"], on_moderate=["retrain", "review"], on_severe=["review", "hold"], persistence=2
 )
@@ -57,7 +57,7 @@ def test_without_a_column_that_counts_there_is_no_drift(summary, columns):
 
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=20), st.sampled_from(["worst", "mean"]))
 def test_a_severity_is_the_tier_of_its_score(values, summary):
-    columns = [(f"c{i}", value, TIERS.severity(value)) for i, value in enumerate(values)]
+    columns = [(f"c{i}", value) for i, value in enumerate(values)]
 
     found = overall(columns, {}, TIERS, summary)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import pytest
 
 from scoring.drift.trend import RUNS, with_trend
 
@@ -54,6 +57,26 @@ def test_the_newest_runs_are_kept_when_there_are_too_many():
 
     assert len(shown["trend"]) == len(shown["columns"][0]["trend"]) == RUNS
     assert shown["columns"][0]["trend"] == [0.5] * (RUNS - 1) + [0.9]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"columns": None, "score": "high", "slot": 7},
+        {"columns": "fare", "score": [0.1]},
+        {"columns": [None, 3, {}, {"name": "fare"}], "score": float("nan")},
+        {"columns": [{"role": "feature", "name": "fare", "measure": "psi", "value": "0.1"}]},
+        {"columns": [{"role": "feature", "name": ["fare"], "measure": "psi", "value": 1e999}]},
+    ],
+    ids=str,
+)
+def test_whatever_an_earlier_document_holds_tonight_is_reported(broken):
+    shown = with_trend(night(2, fare=("psi", 0.2)), [broken])
+
+    assert shown["columns"][0]["trend"] == [None, 0.2]
+    assert shown["trend"][0]["score"] is None
+    json.dumps(shown, allow_nan=False)
 
 
 def test_a_document_of_an_earlier_release_is_a_gap_not_a_crash():

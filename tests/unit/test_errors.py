@@ -34,6 +34,7 @@ SAMPLES: dict[Any, Any] = {
     Sequence[str]: ["one", "two"],
     str | None: "sample-text",
     int | None: 4,
+    float | None: 0.5,
 }
 
 
@@ -174,6 +175,14 @@ def test_an_unreachable_broker_says_that_a_recorded_run_must_not_be_submitted_ag
     assert "Run r1 is recorded" in recorded
     assert "do not submit it again" in recorded
     assert "Nothing was started" in not_recorded
+
+
+def test_drift_that_fails_a_run_says_as_much_as_was_measured() -> None:
+    whole = str(errors.DriftTooSevere("severe", "fare", 0.31, "drift.html"))
+    bare = str(errors.DriftTooSevere("severe", None, None, "drift.html"))
+
+    assert whole.startswith("drift is severe (most of all fare, 0.310) and the job says fail.")
+    assert bare.startswith("drift is severe and the job says fail.")
 
 
 @pytest.mark.parametrize("kind", GROUPS)

@@ -25,6 +25,7 @@ from scoring.job import (
     fill,
 )
 from scoring.job_files import find_job, load_jobs
+from scoring.stack import QUEUES
 
 MINIMAL = """
 name = "flights-delay"
@@ -350,6 +351,18 @@ FAULTS = [
         'drift.retrain.webhook is "https://example.com/hook"; it must be the name of an address in '
         'SCORING_WEBHOOKS, such as "mlops".',
     ),
+    (
+        "drift.retrain",
+        'task_queue = "my queue"',
+        'drift.retrain.task_queue is "my queue"; it must be the name of a queue that workers of '
+        'your own serve, such as "training".',
+    ),
+    (
+        "drift.review",
+        'task = "people.look"',
+        "drift.review.task_queue is missing; with a task it must be the queue of the workers that "
+        'know "people.look", such as "training".',
+    ),
     ("drift", "small = 0", "drift.small is 0; it must be a number greater than 0."),
     (
         "drift",
@@ -565,6 +578,33 @@ def test_a_column_in_both_key_and_passthrough_is_a_fault():
     ]
 
 
+def told_by(queue: str, execution: str = "cpu") -> Job:
+    receiver = {"task": "training.retrain", "task_queue": queue}
+    return a_job(drift={"retrain": receiver}, execution={"queue": execution})
+
+
+@pytest.mark.parametrize("queue", [*QUEUES, "nightly"])
+def test_a_task_of_somebody_else_on_a_queue_of_our_own_workers_is_a_fault(queue):
+    with pytest.raises(JobFileInvalid) as caught:
+        told_by(queue, execution="nightly")
+
+    assert caught.value.faults == (
+        f'drift.retrain.task_queue is "{queue}"; our own workers serve that queue and would drop '
+        '"training.retrain", so it must be a queue of the workers that know the task, such as '
+        '"training".',
+    )
+    assert told_by("training").drift.retrain.task_queue == "training"
+
+
+def test_a_job_of_before_with_a_queue_and_no_task_is_still_read():
+    stored = json.loads(Job.parse(MINIMAL, "flights.toml").to_json())
+    stored["drift"]["review"]["task_queue"] = "celery"
+
+    job = Job.from_json(json.dumps(stored))
+
+    assert (job.drift.review.task, job.drift.review.task_queue) == ("", "celery")
+
+
 def test_a_long_value_is_shortened_in_its_fault():
     (fault,) = faults(with_line("", f"key = {['c' * 40] * 40}"))
     assert len(fault) < 250
@@ -688,8 +728,8 @@ def test_what_a_file_does_not_say_has_the_documented_default():
             "on_small": ["log"],
             "on_moderate": ["log"],
             "on_severe": ["log"],
-            "retrain": {"webhook": "", "task": "", "task_queue": "celery"},
-            "review": {"webhook": "", "task": "", "task_queue": "celery"},
+            "retrain": {"webhook": "", "task": "", "task_queue": ""},
+            "review": {"webhook": "", "task": "", "task_queue": ""},
         },
         "schedule": None,
     }

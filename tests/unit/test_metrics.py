@@ -112,7 +112,11 @@ def test_runs_and_chunks_are_counted_by_job_and_state(settings: Settings, ledger
     assert chunks == {"waiting": 2, "leased": 1, "done": 1}
     assert found["nightscore_up"] == [({}, 1.0)]
     assert found["nightscore_jobs"] == [({}, 2.0)]
-    assert found["nightscore_deliveries"] == [({"state": "waiting"}, 1.0)]
+    assert found["nightscore_deliveries"] == [
+        ({"state": "waiting"}, 1.0),
+        ({"state": "delivered"}, 0.0),
+        ({"state": "failed"}, 0.0),  # said before the first, or nobody could see the increase
+    ]
     now = ledger.slots.now()
     assert by_job(found["nightscore_run_deadline_timestamp_seconds"]) == {
         "flights": pytest.approx(now + 3600, abs=60)
@@ -306,7 +310,10 @@ def test_the_endpoint_serves_what_is_true_now_to_all_who_ask(
         ask()
 
 
-def test_who_asks_again_at_once_costs_no_look(settings: Settings, ledger: Ledger) -> None:
+def test_who_asks_again_at_once_costs_no_look(
+    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "KEPT_SECONDS", 1e9)
     kept = collector.Collector(ledger.database)
     before = kept.collect()
     start_run(ledger)
@@ -354,6 +361,13 @@ def test_every_alert_asks_for_metrics_and_labels_that_are_told(
         asked = set(re.findall(r"(\w+)=", rule["expr"]))
         said = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
         assert asked | said <= known, rule["alert"]
+
+
+def test_an_alert_about_what_is_never_taken_back_looks_at_its_increase() -> None:
+    (rule,) = [one for one in rules() if one["alert"] == "NightscoreDeliveryFailed"]
+    failed = 'nightscore_deliveries{state="failed"}'
+
+    assert rule["expr"] == f"{failed} - min_over_time({failed}[6h]) > 0"
 
 
 def test_the_rules_are_of_the_form_that_prometheus_reads() -> None:

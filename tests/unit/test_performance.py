@@ -398,10 +398,41 @@ def test_a_drop_that_chance_explains_is_none() -> None:
     assert drop_of(metric("auc", 0.84, 0.05), reference).severity == "severe"
     assert drop_of(metric("auc", 0.84, 0.07), reference).severity == "none"
     assert drop_of(metric("auc", 0.84, None), reference).severity == "none"
+    assert drop_of(metric("auc", 0.84, 0.01), metric("auc", 1.0, None)).severity == "none"
+    assert drop_of(metric("rmse", 1.9, 0.01), metric("rmse", 1.0, None)).severity == "none"
     uncertain = metric("auc", 0.90, 0.05)
     assert drop_of(metric("auc", 0.84, 0.05), uncertain).severity == "none"
     assert drop_of(metric("rmse", 1.1, 0.05), metric("rmse", 1.0, 0.05)).severity == "severe"
     assert drop_of(metric("rmse", 1.1, 0.09), metric("rmse", 1.0, 0.09)).severity == "none"
+
+
+@pytest.mark.parametrize("rows", [29, 40])
+def test_a_perfect_reference_of_few_rows_proves_no_drop(rows: int) -> None:
+    reference = decisions(rows, wrong=0)
+    current = decisions(10_000, wrong=700)
+
+    document = performance_document(EVALUATED, current, reference)
+
+    assert document["metrics"][0]["drop"] == pytest.approx(0.07)
+    assert document["severity"] == "none"
+    assert ("too few rows" in document["verdict"]) == (rows < 30)
+    proven = performance_document(EVALUATED, current, decisions(1_000, wrong=0))
+    assert proven["severity"] == "severe"
+
+
+def decisions(rows: int, wrong: int) -> Performance:
+    hits = np.arange(rows) >= wrong
+    return measured(
+        Answers(kind="classes", truth=np.empty(0), scores=np.empty(0), hits=hits), "said", 1
+    )
+
+
+def test_a_perfect_order_is_as_uncertain_as_its_rarer_class_is_rare() -> None:
+    truth = np.r_[np.ones(12), np.zeros(500)]
+
+    found = measured(Answers(kind="binary", truth=truth, scores=5 * truth), "score", 1)
+
+    assert found.metrics == (Metric(name="auc", value=1.0, low=wilson(12, 12)[0], high=1.0),)
 
 
 def test_what_has_no_better_or_no_reference_does_not_drop() -> None:
@@ -445,6 +476,16 @@ def performance(value: float, reach: float = 0.001, **more: Any) -> Performance:
             performance(0.8, metrics=(metric("auc", 0.8, None),)),
             performance(0.9),
             "too few to tell from the reference's 0.900.",
+        ),
+        (
+            performance(0.8),
+            performance(0.9, metrics=(metric("auc", 0.9, None),)),
+            "but the reference's 0.900 is of too few rows to tell from.",
+        ),
+        (
+            performance(0.8),
+            performance(0.9, metrics=(metric("accuracy", 0.9),)),
+            "The performance of its version has no AUC, so it is not compared.",
         ),
         (
             performance(0.8, metrics=(metric("rmse", 1234.5, 10),), kind="regression"),
@@ -519,6 +560,7 @@ def test_rows_are_found_exactly_by_their_whole_key(
     for key, number in zip([*known, *rows], [*numbers, *found], strict=True):
         same = [None not in key and key == other for other in known]
         assert [UNKNOWN != number == other for other in numbers] == same
+        assert number == UNKNOWN or number >= 0
 
 
 def test_places_are_found_whatever_the_order() -> None:
@@ -539,6 +581,10 @@ def test_places_are_found_whatever_the_order() -> None:
         (pa.uuid(), pa.binary(16), pa.binary(16)),
         (pa.int64(), pa.string(), None),
         (pa.date32(), pa.string(), None),
+        (pa.decimal128(18, 0), pa.int64(), pa.decimal128(20, 0)),
+        (pa.decimal32(5, 2), pa.decimal128(38, 0), pa.decimal256(40, 2)),
+        (pa.float16(), pa.float32(), pa.float32()),
+        (pa.list_(pa.int64()), pa.list_(pa.int64()), None),
     ],
 )
 def test_keys_of_different_types_are_compared_where_that_means_something(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from scoring.runs.report import write_report
+import pytest
+
+from scoring.runs.report import read_report, write_report
 from tests.unit import drift_documents
 
 
@@ -23,3 +25,22 @@ def test_a_document_that_cannot_be_drawn_is_kept_and_does_not_stop_the_run(tmp_p
 
     assert json.loads((tmp_path / "drift.json").read_text("utf-8"))["version"] == 2
     assert "could not be drawn" in (tmp_path / "drift.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '"text"', "null", "{}", '{"version": 1}', "\udcff"], ids=repr
+)
+def test_what_is_no_report_of_this_release_is_not_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "drift.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+
+    assert read_report(tmp_path) is None
+
+
+def test_a_run_without_a_report_has_none(tmp_path: Path) -> None:
+    assert read_report(tmp_path) is None
+
+
+def test_what_is_not_a_number_is_read_as_nothing(tmp_path: Path) -> None:
+    (tmp_path / "drift.json").write_text('{"version": 2, "score": NaN, "psi": Infinity}')
+
+    assert read_report(tmp_path) == {"version": 2, "score": None, "psi": None}

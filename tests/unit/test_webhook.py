@@ -5,14 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import io
 import logging
 import socket
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 
 import pytest
 
-from scoring.runs.webhook import Outcome, post, signature
+from scoring.ledger.deliveries import HOLD_SECONDS
+from scoring.runs.webhook import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    WHOLE_SECONDS,
+    Outcome,
+    post,
+    signature,
+)
 from tests.receiver import TOKEN, Answer, Receiver, receiving
 
 NOW = 1_795_401_000.0
@@ -145,11 +156,7 @@ def test_a_busy_receiver_may_say_how_long_to_wait(status: int, said: str, second
 
 def test_an_answer_is_not_read_however_long_it_says_it_is() -> None:
     with receiving(Answer(headers={"content-length": str(10**12)})) as receiver:
-        began = time.monotonic()
-
-        assert told(receiver) == Outcome()
-
-    assert time.monotonic() - began < 5
+        assert told(receiver) == Outcome()  # else it would have run out of time
 
 
 # Not answered
@@ -158,9 +165,74 @@ def test_an_answer_is_not_read_however_long_it_says_it_is() -> None:
 def test_a_receiver_that_hangs_is_left_after_a_while() -> None:
     with receiving(Answer(hangs=True)) as receiver:
         outcome = told(receiver, timeout=QUICK)
+        assert receiver.came.wait(60)
 
     assert len(receiver.posted) == 1
     assert "webhook mlops did not answer within" in str(outcome.error)
+
+
+@contextmanager
+def answering(*pieces: bytes, drips: bool = False) -> Iterator[str]:
+    """The address of a socket that answers so; one that drips says the last for ever."""
+    over = threading.Event()
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):  # whoever has heard enough hangs up
+            connection.recv(65_536)
+            for piece in pieces:
+                connection.sendall(piece)
+            while drips and not over.wait(0.01):
+                connection.sendall(pieces[-1])
+            over.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}"
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_a_receiver_that_drips_its_answer_is_left_after_a_while() -> None:
+    with answering(b"HTTP/1.1 200 OK\r\n", b"x", drips=True) as address:
+        outcome = post(
+            "mlops",
+            address,
+            BODY,
+            secret="",
+            message_id="id",
+            now=NOW,
+            timeout=PATIENT,
+            whole_seconds=0.2,
+        )
+
+    assert outcome.error == "webhook mlops had not answered after 0.2 s in all"
+
+
+def test_a_post_is_over_before_another_deliverer_may_try() -> None:
+    assert CONNECT_SECONDS + READ_SECONDS <= WHOLE_SECONDS < HOLD_SECONDS / 2
+
+
+def test_a_damaged_header_does_not_bring_the_address_into_the_log() -> None:
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        with answering(b"HTTP/1.1 200 OK\r\n: damaged\r\nno colon\r\n\r\n") as address:
+            outcome = post("mlops", address, BODY, secret="", message_id="id", now=NOW)
+    finally:
+        root.setLevel(before)
+        root.removeHandler(handler)
+
+    assert outcome == Outcome()
+    for hidden in (TOKEN, "127.0.0.1"):
+        assert hidden not in said.getvalue()
 
 
 def test_what_fails_shows_neither_the_address_nor_the_secret_in_errors_and_logs(

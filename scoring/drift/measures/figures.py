@@ -32,7 +32,6 @@ __all__ = [
     "deciles",
     "measure",
     "psi",
-    "severity",
 ]
 
 Severity = Literal["none", "small", "moderate", "severe"]
@@ -166,12 +165,3 @@ def _new_p(once: int, new: int, before: Floats, now: Floats) -> list[float]:
     As likely as these are those of the reference that nothing but one row of it has (Good 1953).
     """
     return [rate_p((once, before.sum()), (new, now.sum()))] if new else []
-
-
-def severity(value: float, small: float, moderate: float, severe: float) -> Severity:
-    """The tier a value falls in; a threshold belongs to the tier that it opens."""
-    if value >= severe:
-        return "severe"
-    if value >= moderate:
-        return "moderate"
-    return "small" if value >= small else "none"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scoring.drift.measures.figures import WORDS_AS_ONE, Figures, Severity, severity
+from scoring.drift.measures.figures import WORDS_AS_ONE, Figures, Severity
 from scoring.drift.measures.significance import false_discovery
 from scoring.drift.profile.frame import Kind
 from scoring.job import Measure
@@ -43,8 +43,12 @@ class Tiers:
     severe: float
 
     def severity(self, value: float) -> Severity:
-        """The tier a value falls in."""
-        return severity(value, self.small, self.moderate, self.severe)
+        """The tier a value falls in; a threshold belongs to the tier that it opens."""
+        if value >= self.severe:
+            return "severe"
+        if value >= self.moderate:
+            return "moderate"
+        return "small" if value >= self.small else "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,9 @@ __all__ = ["Transport", "wasserstein"]
 # Shares of the reference's rows that may lie beyond the bulk, on either side, tried in turn.
 BEYOND_BULK = (0.005, 0.0)
 
-GREATEST = float(np.finfo(np.float64).max)
+# Values beyond it, in units of about the furthest finite edge, count as this: its square, times
+# any number of rows, is still a float64.
+FURTHEST = 1e150
 
 Floats = NDArray[np.float64]
 
@@ -57,10 +59,13 @@ def wasserstein(reference: NumberProfile, current: NumberProfile) -> Transport |
     if len(edges) < 2 or not (before.sum() and now.sum()):
         return None
     p, q = before / before.sum(), now / now.sum()
-    # A power of two, by which all is divided without rounding, so that no square leaves float64.
-    unit = float(np.ldexp(0.5, np.frexp(np.abs(edges[np.isfinite(edges)]).max())[1]))
+    finite = edges[np.isfinite(edges)]
+    if not len(finite):
+        return None
+    # A power of two, by which all is divided without rounding.
+    unit = float(np.ldexp(0.5, np.frexp(np.abs(finite).max())[1]))
     with np.errstate(over="ignore"):
-        bounds = np.clip(_bounds(reference, current), -GREATEST, GREATEST) / unit
+        bounds = np.clip(_bounds(reference, current) / unit, -FURTHEST, FURTHEST)
     known = lie_at_starts(reference) and lie_at_starts(current)
     place = 0.0 if known else _place(reference, before, bounds[1:-1], unit)
     limits = _limits(before, bounds, place)
@@ -103,7 +108,7 @@ def _place(reference: NumberProfile, before: Floats, edges: Floats, unit: float)
     room = float(rows @ np.diff(edges))
     if reference.moments is None or not room > 0:
         return 0.5
-    found = (reference.moments.mean / unit * rows.sum() - float(rows @ edges[:-1])) / room
+    found = (reference.moments.mean / unit * float(rows.sum()) - float(rows @ edges[:-1])) / room
     return float(min(max(found, 0.0), 1.0))
 
 

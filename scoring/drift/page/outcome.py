@@ -65,8 +65,8 @@ def _ending(document: Mapping[str, Any]) -> tuple[str, str]:
             "someone decides.",
         )
     if document["reference"] is None:
-        return "Published", "Without a reference there is nothing to hold a run for."
-    return "Published", "Drift did not hold this run back."
+        return "Not held back", "Without a reference there is nothing to hold a run for."
+    return "Not held back", "Its drift does not keep this run from being published."
 
 
 def _persistence(document: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ reference's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, inf
 
 from scoring.drift.measures.figures import Severity
 from scoring.drift.performance.performance import Metric
@@ -40,7 +40,8 @@ def drop_of(metric: Metric, before: Metric | None) -> Drop:
     """How much worse `metric` is than `before`, and how severe that is.
 
     The interval of the difference comes from the intervals of both (Newcombe 1998: the squares of
-    the distances to the nearer bounds add up). Severity is "none" where it holds 0.
+    the distances to the nearer bounds add up). Severity is "none" where it holds 0, or where
+    either has no interval: nothing says what chance makes of so few rows.
     """
     if before is None:
         return Drop(reference=None, drop=None, severity="none")
@@ -57,9 +58,9 @@ def drop_of(metric: Metric, before: Metric | None) -> Drop:
 def _chance(metric: Metric, before: Metric, sign: float) -> float:
     """The difference that chance alone explains; infinite where nothing is known of it."""
     best, worst = (metric.high, before.low) if sign > 0 else (metric.low, before.high)
-    if best is None:
-        return float("inf")
-    return hypot(best - metric.value, 0.0 if worst is None else before.value - worst)
+    if best is None or worst is None:
+        return inf
+    return hypot(best - metric.value, before.value - worst)
 
 
 def _severity(drop: float) -> Severity:

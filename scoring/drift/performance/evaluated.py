@@ -30,7 +30,10 @@ NO_REFERENCE = (
     "Its version has no performance to compare with; `scoring models profile MODEL --from "
     "HELD_OUT --label COLUMN` gives it one"
 )
-OTHER_OUTPUT = "The performance of its version is that of another output, so it is not compared"
+OTHER_OUTPUT = (
+    "The performance of its version is that of another output or another kind of label, so it is "
+    "not compared"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,8 @@ def performance_document(
 
     A reference of another output, or of another kind of answer, is not compared.
     """
-    other = reference is not None and _question(reference) != _question(current)
-    before = None if other or reference is None else reference
+    same = reference is not None and _question(reference) == _question(current)
+    before = reference if same else None
     drops = [drop_of(one, before.metric(one.name) if before else None) for one in current.metrics]
     return {
         "labels": evaluated.labels,
@@ -69,7 +72,7 @@ def performance_document(
         "evaluated_at": evaluated.evaluated_at,
         "lead": current.metrics[0].name,
         "severity": drops[0].severity,
-        "verdict": _verdict(current, drops[0], evaluated.rows, other=other),
+        "verdict": _verdict(current, reference, drops[0], evaluated.rows),
         "metrics": [
             {**asdict(metric), **asdict(drop)}
             for metric, drop in zip(current.metrics, drops, strict=True)
@@ -103,15 +106,18 @@ def _question(performance: Performance) -> tuple[str, str]:
     return performance.output, performance.kind
 
 
-def _verdict(current: Performance, found: Drop, labelled: int, *, other: bool) -> str:
+def _verdict(
+    current: Performance, reference: Performance | None, found: Drop, labelled: int
+) -> str:
     lead = current.metrics[0]
     judged = (
         f"{current.rows:,}" if current.rows == labelled else f"{current.rows:,} of {labelled:,}"
     )
     now = f"{_capital(NAMES[lead.name])} is {_figure(lead, lead.value)}{_within(lead)}"
     now += f" on {judged} labelled rows"
-    if found.reference is None or found.drop is None:
-        return f"{now}. {OTHER_OUTPUT if other else NO_REFERENCE}."
+    known = reference.metric(lead.name) if reference else None
+    if known is None or found.reference is None or found.drop is None:
+        return f"{now}. {_why_not_compared(current, reference)}."
     before = f"the reference's {_figure(lead, found.reference)}"
     if found.severity != "none":
         points = lead.name in IN_POINTS
@@ -122,8 +128,19 @@ def _verdict(current: Performance, found: Drop, labelled: int, *, other: bool) -
         return f"{now}, no worse than {before}."
     if lead.low is None:
         return f"{now}, too few to tell from {before}."
+    if known.low is None:
+        return f"{now}, but {before} is of too few rows to tell from."
     near = "within chance of" if found.drop >= NEGLIGIBLE else "hardly different from"
     return f"{now}, {near} {before}."
+
+
+def _why_not_compared(current: Performance, reference: Performance | None) -> str:
+    if reference is None:
+        return NO_REFERENCE
+    if _question(reference) != _question(current):
+        return OTHER_OUTPUT
+    name = NAMES[current.metrics[0].name]
+    return f"The performance of its version has no {name}, so it is not compared"
 
 
 def _within(metric: Metric) -> str:

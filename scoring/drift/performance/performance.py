@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scoring.drift.performance.answers import Answers, Floats, Kind
-from scoring.drift.performance.calibration import CalibrationBin, calibration, calibration_error
+from scoring.drift.performance.calibration import (
+    CalibrationBin,
+    calibration,
+    calibration_error,
+    wilson,
+)
 from scoring.drift.performance.ranks import Area, area, macro_area
 from scoring.drift.performance.resamples import Means, Resamples
 
@@ -110,7 +115,7 @@ def measured(answers: Answers, output: str, seed: int) -> Performance:
 
 def _measured(answers: Answers, resamples: Resamples) -> Iterator[Metric]:
     if answers.hits is not None:
-        yield _metric("accuracy", resamples.means(answers.hits), resamples)
+        yield _share("accuracy", resamples.means(answers.hits), resamples, answers.rows)
     elif answers.kind == "regression":
         yield from _of_numbers(answers.scores, answers.truth, resamples)
     elif answers.kind == "binary":
@@ -133,7 +138,8 @@ def _of_two_classes(answers: Answers, resamples: Resamples) -> Iterator[Metric]:
 
 def _of_classes(answers: Answers, resamples: Resamples) -> Iterator[Metric]:
     scores, truth = answers.scores, answers.truth.astype(np.int64)
-    yield _metric("accuracy", resamples.means(scores.argmax(axis=1) == truth), resamples)
+    hits = scores.argmax(axis=1) == truth
+    yield _share("accuracy", resamples.means(hits), resamples, answers.rows)
     yield from _area(macro_area(scores, truth), truth, resamples)
     if not answers.probabilities:
         return
@@ -164,14 +170,28 @@ def _area(found: Area | None, classes: NDArray[Any], resamples: Resamples) -> It
         return
     figures = np.clip(found.value + resamples.means(found.contributions), 0, 1)
     figures[0] = found.value
-    if np.unique(classes, return_counts=True)[1].min() < FEWEST_OF_A_CLASS:
+    fewest = int(np.unique(classes, return_counts=True)[1].min())
+    if fewest < FEWEST_OF_A_CLASS:
         figures[1:] = np.nan
-    yield _metric("auc", figures, resamples)
+    yield _share("auc", figures, resamples, fewest)
 
 
 def _metric(name: MetricName, figures: Means, resamples: Resamples) -> Metric:
     low, high = resamples.interval(figures) or (None, None)
     return Metric(name=name, value=float(figures[0]), low=low, high=high)
+
+
+def _share(name: MetricName, figures: Means, resamples: Resamples, rows: int) -> Metric:
+    """A share of `rows`, or a mean of what lies between 0 and 1 over at least so many.
+
+    Where all are alike, resamples are too, though other rows need not be; the interval is then
+    that of a share, which no such mean varies more than.
+    """
+    found = _metric(name, figures, resamples)
+    if found.low is None or found.low != found.high:
+        return found
+    low, high = wilson(round(found.value * rows), rows)
+    return replace(found, low=min(low, found.value), high=max(high, found.value))
 
 
 def _never_certain(given: Floats, precision: np.dtype[Any]) -> Floats:

@@ -200,9 +200,8 @@ def _cuts(edges: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             near = edges.astype(dtype)
-        return np.where(
-            near.astype(np.float64) < edges, np.nextafter(near, dtype.type(np.inf)), near
-        )
+            above = np.nextafter(near, dtype.type(np.inf))
+        return np.where(near.astype(np.float64) < edges, above, near)
     limits = np.iinfo(dtype)
     whole = [
         limits.min if edge == -np.inf else int(np.ceil(edge)) for edge in edges[edges < np.inf]

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scoring.drift.profile.checks import (
+    check_counts,
+    check_frame,
+    check_moments,
+    check_names,
+    check_sum,
+)
 from scoring.drift.profile.columns import CategoryProfile, Column, NumberProfile
 from scoring.drift.profile.frame import ColumnFrame, Role
 from scoring.drift.profile.moments import Moments
@@ -49,9 +57,18 @@ def read_columns(text: str, known: Known) -> tuple[tuple[Column, ...], tuple[str
     """Columns and skipped names of a document.
 
     Raises:
-        ValueError: it is of a later version, or left the frames of another reference out.
+        ValueError: it is no profile, does not add up, is of a later version, or left the frames of
+            another reference out.
     """
-    document = json.loads(text)
+    try:
+        return _from_document(json.loads(text), known)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"this is no profile ({type(error).__name__}: {error})") from error
+
+
+def _from_document(
+    document: Mapping[str, Any], known: Known
+) -> tuple[tuple[Column, ...], tuple[str, ...]]:
     version, reference = document.get("version"), document.get("reference")
     if version not in _READABLE:
         raise ValueError(
@@ -63,8 +80,20 @@ def read_columns(text: str, known: Known) -> tuple[tuple[Column, ...], tuple[str
             f"this profile of a chunk was counted in the bins of reference {reference} and can be "
             f"read only with that, not with {known.id or 'none'}"
         )
-    columns = tuple(_column_from_document(column, known) for column in document["columns"])
+    columns = tuple(_checked_column(column, known) for column in document["columns"])
+    places = Counter((column.frame.role, column.frame.name) for column in columns)
+    twice = [name for (_, name), times in places.items() if times > 1]
+    if twice:
+        raise ValueError(f"this is no profile (column {twice[0]!r} is in it twice)")
+    check_names(document["skipped"])
     return columns, tuple(document["skipped"])
+
+
+def _checked_column(document: Mapping[str, Any], known: Known) -> Column:
+    try:
+        return _column_from_document(document, known)
+    except ValueError as error:
+        raise ValueError(f"this is no profile (column {document['name']!r}: {error})") from error
 
 
 def _column_to_document(column: Column, known: Known) -> dict[str, Any]:
@@ -90,30 +119,43 @@ def _column_to_document(column: Column, known: Known) -> dict[str, Any]:
 
 
 def _column_from_document(document: Mapping[str, Any], known: Known) -> Column:
-    bins, counts = document["bins"], document["counts"]
-    if isinstance(bins, int):
-        bins = range(bins, bins + len(counts))
-    counted = {
-        "rows": document["rows"],
-        "nulls": document["nulls"],
-        "counts": dict(zip(bins, counts, strict=True)),
-    }
     framed = "edges" in document or "categories" in document
     frame = (
         _frame_from_document(document)
         if framed
         else known.frames[document["role"], document["name"]]
     )
-    if document["kind"] == "category":
-        return CategoryProfile(frame=frame, other=document["other"], **counted)
+    if document["kind"] != frame.kind:
+        raise ValueError(f"it is counted as {document['kind']!r}, but framed as {frame.kind!r}")
+    counts = _counts_from_document(document, frame)
+    rows, nulls, counted = document["rows"], document["nulls"], sum(counts.values())
+    if frame.kind == "category":
+        check_sum(rows, [nulls, document["other"], counted])
+        return CategoryProfile(
+            frame=frame, rows=rows, nulls=nulls, counts=counts, other=document["other"]
+        )
+    lowest, highest = document["infinities"]
+    moments = _moments_from_document(document["moments"])
+    check_sum(rows, [nulls, document["nans"], lowest, highest, counted])
+    check_moments(moments, counted)
     return NumberProfile(
         frame=frame,
+        rows=rows,
+        nulls=nulls,
         nans=document["nans"],
-        negative_infinities=document["infinities"][0],
-        positive_infinities=document["infinities"][1],
-        moments=_moments_from_document(document["moments"]),
-        **counted,
+        negative_infinities=lowest,
+        positive_infinities=highest,
+        moments=moments,
+        counts=counts,
     )
+
+
+def _counts_from_document(document: Mapping[str, Any], frame: ColumnFrame) -> dict[Any, int]:
+    bins, counts = document["bins"], document["counts"]
+    if isinstance(bins, int):
+        bins = range(bins, bins + len(counts))
+    check_counts(frame, bins, counts)
+    return dict(zip(bins, counts, strict=True))
 
 
 def _frame_to_document(frame: ColumnFrame) -> dict[str, Any]:
@@ -132,6 +174,12 @@ def _frame_to_document(frame: ColumnFrame) -> dict[str, Any]:
 
 
 def _frame_from_document(document: Mapping[str, Any]) -> ColumnFrame:
+    frame = _unchecked_frame(document)
+    check_frame(frame)
+    return frame
+
+
+def _unchecked_frame(document: Mapping[str, Any]) -> ColumnFrame:
     """Version 1 knew neither derived elements nor free text."""
     what = {key: document[key] for key in ("name", "role", "kind")}
     what["aspect"] = document.get("aspect", "")

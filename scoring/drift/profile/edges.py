@@ -8,6 +8,7 @@ holds a bin's mass or more is cut off on both sides.
 from __future__ import annotations
 
 import math
+import sys
 from decimal import ROUND_FLOOR, Decimal
 from itertools import pairwise
 from typing import Any
@@ -65,7 +66,8 @@ def spaced(edges: tuple[float, ...], least: float) -> tuple[float, ...]:
     for edge in edges[1:-1]:
         if min(edge - kept[-1], edges[-1] - edge) >= least:
             kept.append(edge)
-    return (kept[0] - least, *kept[1:], edges[-1] + least)
+    first = max(kept[0] - least, -sys.float_info.max)
+    return (first, *kept[1:], edges[-1] + least)
 
 
 def _shortest(low: float, high: float) -> float:

@@ -119,7 +119,7 @@ def readable(value: float, unit: Unit) -> str:
 
 
 def _by_place(reference: Profile | None) -> dict[tuple[Role, str], Any]:
-    columns = reference.as_reference().columns if reference else ()
+    columns = reference.framing().columns if reference else ()
     return {(column.frame.role, column.frame.name): column for column in columns}
 
 

@@ -16,12 +16,10 @@ from typing import Any
 
 from scoring.drift.profile.columns import CategoryProfile, NumberProfile
 from scoring.drift.profile.frame import ColumnFrame
-from scoring.drift.profile.profile import Profile
+from scoring.drift.profile.profile import BINS, Profile
 
 __all__ = ["Pooled", "pooled"]
 
-BINS = 256
-"""Bins of a column that was counted on the open grid."""
 OUTGROWN = 0.5
 """Share of a column's finite values outside its edges from which the bins tell too little."""
 

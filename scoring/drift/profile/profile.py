@@ -30,6 +30,9 @@ from scoring.drift.profile.sample import sampled_frames
 
 __all__ = ["CategoryProfile", "NumberProfile", "Profile", "Profiler", "reference_from"]
 
+BINS = 256
+"""Bins between the quantile edges of a number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -91,13 +94,22 @@ class Profile:
         ]
         return Profile(columns=tuple(columns), skipped=self.skipped)
 
-    def as_reference(self, bins: int = 256) -> Profile:
+    def as_reference(self, bins: int = BINS) -> Profile:
         """The same rows with quantile edges and known categories, ready to frame others.
 
         Derived elements that mean nothing are left out, and free text has no known categories.
         """
+        columns = tuple(_as_reference(c, bins) for c in self.columns if not self._is_moot(c))
+        return Profile(columns=columns, skipped=self.skipped)
+
+    def framing(self) -> Profile:
+        """As it frames the chunks of a run: columns with edges or known categories keep them.
+
+        A run may be under way while its workers are replaced. Chunks that older ones have counted
+        add up with the others only if what was frozen is not chosen anew, as `as_reference` might.
+        """
         columns = tuple(
-            c.as_reference(bins) if isinstance(c, NumberProfile) else c.as_reference()
+            _as_reference(c, BINS) if _is_open(c) else c
             for c in self.columns
             if not self._is_moot(c)
         )
@@ -134,9 +146,13 @@ class Profile:
 
 
 def _known(reference: Profile | None) -> Known:
-    framed = reference.as_reference() if reference else Profile()
+    framed = reference.framing() if reference else Profile()
     frames = {(c.frame.role, c.frame.name): c.frame for c in framed.columns}
     return Known(frames=frames, id=framed.framed_by)
+
+
+def _as_reference(column: Column, bins: int) -> Column:
+    return column.as_reference(bins) if isinstance(column, NumberProfile) else column.as_reference()
 
 
 def _without_names(column: Column) -> Column:
@@ -192,7 +208,7 @@ def reference_from(
     batches: Callable[[], Iterable[Mapping[str, pa.Array | pa.ChunkedArray]]],
     columns: Sequence[tuple[str, Role, Any]],
     *,
-    bins: int = 256,
+    bins: int = BINS,
     sample_rows: int = 1_000_000,
 ) -> Profile:
     """Profile training data as a reference, reading it twice.

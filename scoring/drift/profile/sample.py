@@ -106,8 +106,9 @@ def _framed(frame: ColumnFrame, array: pa.Array, bins: int) -> ColumnFrame:
     values = values[np.isfinite(values)]
     edges = quantile_edges(values, bins)
     if frame.role == "output" and len(values):
-        low, high = np.quantile(values, OUTPUT_SPAN)
-        edges = spaced(edges, OUTPUT_STEP * float(high - low))
+        steps = values.astype(np.float64) * OUTPUT_STEP  # first, as a span may leave float64
+        low, high = np.quantile(steps, OUTPUT_SPAN)
+        edges = spaced(edges, float(high - low))
     return replace(frame, edges=edges)
 
 

@@ -13,7 +13,7 @@ __all__ = ["as_vectors", "classes", "decisions", "norms"]
 
 # Items per block, so that their float64 squares stay in a core's second cache.
 _BLOCK = 65_536
-_SIDES = ("below 0.5", "0.5 or more")
+_SIDES = ("0.5 or less", "above 0.5")
 
 
 def as_vectors(lists: pa.Array, places: int) -> pa.Array:
@@ -63,9 +63,13 @@ def classes(vectors: pa.Array) -> pa.Array:
 
 
 def decisions(scores: pa.Array) -> pa.Array:
-    """Which side of 0.5 each score lies on (row,), as a category; null for null and NaN."""
+    """Which side of 0.5 each score lies on (row,), as a category; null for null and NaN.
+
+    0.5 itself is no yes: the gate and the accuracy of a run decide likewise, and so does `classes`
+    for two scores of 0.5.
+    """
     values = _floats(scores, exact=False)
-    codes = (values >= 0.5).astype(np.int32)
+    codes = (values > 0.5).astype(np.int32)
     return pa.DictionaryArray.from_arrays(pa.array(codes, mask=np.isnan(values)), pa.array(_SIDES))
 
 
