@@ -129,7 +129,8 @@ def _of_two_classes(answers: Answers, resamples: Resamples) -> Iterator[Metric]:
     yield from _area(area(scores, positive), positive, resamples)
     if not answers.probabilities:
         return
-    yield _metric("accuracy", resamples.means((scores > DECISION) == positive), resamples)
+    hits = (scores > DECISION) == positive
+    yield _share("accuracy", resamples.means(hits), resamples, answers.rows)
     yield _metric("brier", resamples.means((scores - answers.truth) ** 2), resamples)
     given = _never_certain(scores, scores.dtype)
     losses = -np.log(np.where(positive, given, 1 - given), dtype=np.float64)

@@ -212,10 +212,25 @@ def _cuts(edges: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
 def names_counted(array: pa.Array) -> Iterator[tuple[str | None, int]]:
     """Each distinct category of an Arrow array, None for null, with its number of rows."""
     coded = pa.types.is_dictionary(array.type)
+    if coded and len(array.dictionary) <= len(array):
+        return _codes_counted(array)
     found = pc.value_counts(array.indices if coded else array)
     names = array.dictionary.take(found.field("values")) if coded else found.field("values")
     texts = names.cast(pa.large_string())
     return zip(texts.to_pylist(), found.field("counts").to_pylist(), strict=True)
+
+
+def _codes_counted(array: pa.DictionaryArray) -> Iterator[tuple[str | None, int]]:
+    """The same where the codes are few: they are counted as the numbers that they are."""
+    codes = array.indices
+    if codes.null_count:
+        yield None, codes.null_count
+        codes = codes.drop_null()
+    rows = np.bincount(
+        _in_place(codes).astype(np.intp, copy=False), minlength=len(array.dictionary)
+    )
+    texts = array.dictionary.cast(pa.large_string()).to_pylist()
+    yield from ((text, count) for text, count in zip(texts, rows.tolist(), strict=True) if count)
 
 
 def _null_count(array: pa.Array) -> int:
@@ -232,13 +247,18 @@ def numbers(array: pa.Array) -> NDArray[Any]:
         return numbers(array.dictionary_decode())
     if types.is_date(dtype):
         days = array.cast(pa.date32(), safe=False).view(pa.int32())
-        return days.to_numpy()  # type: ignore[no-any-return]
+        return _in_place(days)
     if types.is_timestamp(dtype) or types.is_time(dtype) or types.is_duration(dtype):
         ticks = array.view(pa.int32() if types.is_time32(dtype) else pa.int64())
-        return ticks.to_numpy() / _PER_SECOND[dtype.unit]  # type: ignore[no-any-return]
+        return _in_place(ticks) / _PER_SECOND[dtype.unit]
     if types.is_decimal(dtype):
         array = array.cast(pa.float64())
-    values: NDArray[Any] = array.to_numpy(zero_copy_only=True)
+    values = _in_place(array)
     if values.dtype.itemsize < 4:
         values = values.astype(np.float32 if values.dtype.kind == "f" else np.int32)
     return values
+
+
+def _in_place(array: pa.Array) -> NDArray[Any]:
+    """The buffer of an Arrow array without nulls; its own ``to_numpy`` would load pandas first."""
+    return np.from_dlpack(array)

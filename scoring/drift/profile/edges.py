@@ -43,14 +43,18 @@ def quantile_edges(sample: NDArray[Any], bins: int) -> tuple[float, ...]:
     well as any, and read and store better than seventeen digits.
     """
     distinct, weights = np.unique(sample, return_counts=True)
-    values = [float(value) for value in distinct]
-    if not values:
+    values = distinct.astype(np.float64)
+    if not len(values):
         return ()
-    inner = [_shortest(values[i - 1], values[i]) for i in bin_starts(weights, bins)[1:]]
-    top = values[-1]
-    step = min((high - low for low, high in pairwise(values)), default=0.0)
-    last = _shortest(top, max(top + step, math.nextafter(top, math.inf)))
-    edges = [values[0], *inner, last]
+    starts = bin_starts(weights, bins)[1:]
+    inner = [_shortest(float(values[i - 1]), float(values[i])) for i in starts]
+    top = float(values[-1])
+    with np.errstate(over="ignore"):
+        step = float(np.diff(values).min(initial=np.inf))
+    last = _shortest(
+        top, max(top + step if len(values) > 1 else top, math.nextafter(top, math.inf))
+    )
+    edges = [float(values[0]), *inner, last]
     # Integers beyond 2**53 can meet in one float; an edge is then not needed.
     return tuple(edges[:1] + [high for low, high in pairwise(edges) if low < high])
 

@@ -209,7 +209,7 @@ def reference_from(
     columns: Sequence[tuple[str, Role, Any]],
     *,
     bins: int = BINS,
-    sample_rows: int = 1_000_000,
+    sample_rows: int = 262_144,
 ) -> Profile:
     """Profile training data as a reference, reading it twice.
 
