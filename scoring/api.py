@@ -16,6 +16,7 @@ from scoring.ledger import DeliveryRecord, Ledger, RunRecord
 from scoring.progress import follow
 from scoring.runs import Context, create, iso_time, on_date, wake
 from scoring.runs.reject import reject
+from scoring.runs.report import show_decision
 from scoring.settings import Settings
 from scoring.wake import Bell
 
@@ -179,6 +180,7 @@ class Run:
         """Stop the run; nothing of it is published. Raises: RunNotInState."""
         if not self._ledger.runs.cancel(self.id):
             raise RunNotInState(self.id, self.status, "running or held")
+        show_decision(self._context, self.id)
         return self
 
     def release(self, who: str, reason: str = "") -> Run:

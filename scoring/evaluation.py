@@ -36,6 +36,7 @@ from scoring.runs.prepare import kept_columns
 from scoring.runs.report import (
     read_report,
     severities_before,
+    severity_of,
     show_in_registry,
     write,
     write_report,
@@ -213,10 +214,10 @@ def _record(context: Context, run: RunRecord, job: Job, document: dict[str, Any]
     artifacts = Path(run.artifacts)
     artifacts.mkdir(parents=True, exist_ok=True)
     write(artifacts / EVALUATION_FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    drift = _in_report(artifacts, document)
     before = severities_before(context, run)
     follows = decide(document["severity"], job.drift, before, released=True).actions
     asked = [action for action in follows if action not in ("hold", "fail")]  # it is published
+    drift = _in_report(artifacts, document, asked)
     owed = deliveries.compose(run, job.drift, drift, asked) if drift else []
     lead = document["metrics"][0]
     figures = {name: lead[name] for name in ("value", "low", "high", "reference", "drop")}
@@ -228,17 +229,20 @@ def _record(context: Context, run: RunRecord, job: Job, document: dict[str, Any]
         **told,
         "actions": asked,
     }
-    context.ledger.runs.record_evaluation(run.id, document["severity"], detail, owed)
+    severity = severity_of(drift) if drift else run.drift_severity
+    context.ledger.runs.record_evaluation(run.id, severity, detail, owed)
     log.info("run_evaluated", run=run.id, **detail)
     if drift:
         show_in_registry(context, run, drift)
 
 
-def _in_report(artifacts: Path, document: dict[str, Any]) -> dict[str, Any] | None:
+def _in_report(
+    artifacts: Path, document: dict[str, Any], asked: Sequence[str]
+) -> dict[str, Any] | None:
     """The drift document of a run with the evaluation in it, written again; None: it has none."""
     report = read_report(artifacts)
     if report is None:
         return None
-    drift = with_performance(report, document)
+    drift = with_performance(report, document, asked)
     write_report(artifacts, drift)
     return drift

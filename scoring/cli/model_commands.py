@@ -73,7 +73,7 @@ def profile(
     rows = show.listing("column", "role", "kind", ">rows", ">nulls")
     for column in reference.document(found)["columns"]:
         rows.add_row(
-            column["name"],
+            show.name(column["name"]),
             column["role"],
             column["kind"],
             f"{column['rows']:,}",

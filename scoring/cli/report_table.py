@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from scoring.cli.show import SEVERITY_STYLES, listing
+from scoring.cli.show import SEVERITY_STYLES, listing, name
 from scoring.drift.page.outcome import outcome
 from scoring.drift.wording import ABSENT, MEASURES, change, figure, share, visible
 
@@ -20,7 +20,6 @@ __all__ = ["render"]
 
 LIMIT = 40
 """Lines of a table that still fits a large screen."""
-NAME_LENGTH = 40
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -48,7 +47,7 @@ def _table(columns: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) ->
         figures = column["figures"] or {}
         measured = column["value"] is not None
         found.add_row(
-            _name(column["name"]),
+            name(column["name"]),
             column["role"],
             MEASURES[column["measure"]].name if measured else ABSENT,
             figure(column["value"]),
@@ -81,11 +80,6 @@ def _sparkline(values: Sequence[float | None], severe: float) -> str:
         " " if value is None else BLOCKS[min(int(len(BLOCKS) * value / top), len(BLOCKS) - 1)]
         for value in values
     )
-
-
-def _name(name: str) -> Text:
-    shown = visible(name)
-    return Text(shown if len(shown) <= NAME_LENGTH else f"{shown[: NAME_LENGTH - 1]}…")
 
 
 def _style(severity: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from scoring.drift.wording import visible
 from scoring.ledger import RunRecord
@@ -25,6 +26,7 @@ STATE_STYLES = {
 SEVERITY_STYLES = {"none": "green", "small": "yellow", "moderate": "dark_orange", "severe": "red"}
 DELIVERY_STYLES = {"waiting": "yellow", "delivered": "green", "failed": "red"}
 WIDEST = 10_000
+NAME_LENGTH = 40
 EXIT_CODES = {"published": 0, "failed": 1, "held": 3, "cancelled": 4}
 
 
@@ -75,6 +77,14 @@ def listing(*columns: str) -> Table:
         right = column.startswith(">")
         found.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=True)
     return found
+
+
+def name(text: str) -> Text:
+    """A name out of the data as text: no markup, no control sequences, cut where it is long."""
+    shown = visible(text)
+    return Text(
+        shown if len(shown) <= NAME_LENGTH else f"{shown[: NAME_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def slot(text: str | None) -> str:

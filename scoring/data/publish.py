@@ -81,7 +81,7 @@ def published_run(output: Path) -> str | None:
     """The id of the run whose parts the output folder holds."""
     try:
         manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return str(manifest["run_id"])
 

@@ -90,6 +90,7 @@ class ColumnDrift:
     aspect: str
     """What of that column it counts; "" where it is the column."""
     severity: Severity
+    """The tier of `value` times `weight`; of `value` alone where it has no weight."""
     measure: Measure | None
     """The measure that leads; None: not measured, `note` says why."""
     value: float | None
@@ -152,7 +153,7 @@ def compare(reference: Profile | None, current: Profile, drift: Drift) -> DriftR
     measured = [side for side in sides if side.figures is not None]
     judged = judge([side.measurement() for side in measured], drift.measure, tiers)
     verdicts = dict(zip(map(id, measured), judged, strict=True))
-    columns = [side.column(verdicts.get(id(side)), drift.weights) for side in sides]
+    columns = [side.column(verdicts.get(id(side)), drift.weights, tiers) for side in sides]
     columns.sort(key=_rank)
     found = overall(
         [(c.name, c.value) for c in columns if c.value is not None],
@@ -191,7 +192,7 @@ class _Sides:
         found = framed.column(current.frame.name, current.frame.role) if framed else None
         note, figures = "", None
         if found is None:
-            note = "the reference does not have this column"
+            note = "the reference does not have this column, or it has left the reference's bins"
         elif not comparable(found, current):
             note = "the reference has this column in other bins or as another type"
         elif not (found.rows and current.rows):
@@ -211,8 +212,11 @@ class _Sides:
             current_rows=self.current.rows,
         )
 
-    def column(self, judged: Judged | None, weights: Mapping[str, float]) -> ColumnDrift:
+    def column(
+        self, judged: Judged | None, weights: Mapping[str, float], tiers: Tiers
+    ) -> ColumnDrift:
         frame = self.current.frame
+        weight = weights.get(frame.name, weights.get(frame.of or "", 1.0))
         return ColumnDrift(
             name=frame.name,
             role=frame.role,
@@ -220,12 +224,12 @@ class _Sides:
             unit=frame.unit,
             of=frame.of,
             aspect=frame.aspect,
-            severity=judged.severity if judged else "none",
+            severity=tiers.severity(judged.value * (weight or 1.0)) if judged else "none",
             measure=judged.measure if judged else None,
             value=judged.value if judged else None,
             test=judged.test if judged else None,
             q=judged.q if judged else None,
-            weight=weights.get(frame.name, weights.get(frame.of or "", 1.0)),
+            weight=weight,
             psi=self.figures.psi if self.figures else None,
             figures=self.figures,
             note=self.note,
@@ -253,7 +257,7 @@ def _rank(column: ColumnDrift) -> tuple[bool, bool, int, float, str]:
         column.role != "output",
         column.value is None,
         -SEVERITIES.index(column.severity),
-        -(column.value or 0.0),
+        -(column.value or 0.0) * (column.weight or 1.0),
         column.name,
     )
 
@@ -292,10 +296,12 @@ def verdict(columns: Sequence[ColumnDrift], found: Overall) -> str:
     """The report in one sentence."""
     measured = [column for column in columns if column.value is not None]
     if not measured:
-        return "Drift was not measured: the run and the reference have no column to compare."
+        return f"Drift was not measured: {_why_not(columns)}."
     weighed = [column for column in measured if column.weight > 0]
+    if not weighed:
+        return "Drift was measured and does not count: every column has the weight 0."
     moved = [column for column in weighed if column.severity != "none"]
-    worst = next((column for column in weighed if column.name == found.worst), measured[0])
+    worst = next(column for column in weighed if column.name == found.worst)
     if not moved:
         return (
             f"No drift: none of {_columns(len(weighed))} moved as far as the first threshold "
@@ -310,6 +316,12 @@ def verdict(columns: Sequence[ColumnDrift], found: Overall) -> str:
         f"{how_far}: {len(moved)} of {_columns(len(weighed))} moved, most of all "
         f"{_shown(worst)}{_outputs(moved, weighed, worst)}."
     )
+
+
+def _why_not(columns: Sequence[ColumnDrift]) -> str:
+    if columns and not any(column.current.rows for column in columns):
+        return "the run has no rows"
+    return "the run and the reference have no column to compare"
 
 
 def _unmeasured(drift: Drift) -> str:
@@ -335,7 +347,8 @@ def _columns(count: int) -> str:
 
 def _shown(column: ColumnDrift) -> str:
     assert column.measure is not None
-    return f"{column.name} ({MEASURES[column.measure].name} {column.value or 0.0:.3f})"
+    weighed = "" if column.weight == 1 else f", weight {column.weight:g}"
+    return f"{column.name} ({MEASURES[column.measure].name} {column.value or 0.0:.3f}{weighed})"
 
 
 def _finite(value: Any) -> Any:

@@ -33,8 +33,6 @@ from scoring.ledger.records import (
 from scoring.ledger.tables import chunks, database_now, inputs, runs, slots
 from scoring.plan import Chunk, InputFile, spans_to_json
 
-SEVERITIES = ("none", "small", "moderate", "severe")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Created:
@@ -301,28 +299,19 @@ class Runs:
     def record_evaluation(
         self,
         run_id: str,
-        severity: str,
+        severity: str | None,
         detail: Mapping[str, Any],
         deliveries: Sequence[NewDelivery] = (),
     ) -> None:
-        """Record an evaluation with its figures; the run's severity rises to it, and never falls.
+        """Record an evaluation with its figures; the run is as severe as it says from now on.
 
-        ``severity`` is none, small, moderate or severe. One of none leaves a run that was not
-        compared with anything as it is. ``deliveries`` are written with it, those only that the
-        run has not told of before.
+        ``severity`` is the worse of drift's and of the evaluation's: none, small, moderate or
+        severe; None where neither was compared with anything. ``deliveries`` are written with it,
+        those only that the run has not told of before.
         """
-        milder = SEVERITIES[: SEVERITIES.index(severity)]
-        raised = (
-            update(runs)
-            .where(
-                runs.c.id == run_id,
-                or_(runs.c.drift_severity.is_(None), runs.c.drift_severity.in_(milder)),
-            )
-            .values(drift_severity=severity)
-        )
+        judged = update(runs).where(runs.c.id == run_id).values(drift_severity=severity)
         with self._database.transaction() as connection:
-            if severity != SEVERITIES[0]:
-                connection.execute(raised)
+            connection.execute(judged)
             history.append(connection, run_id, "evaluated", detail)
             outbox.write(connection, run_id, deliveries)
 

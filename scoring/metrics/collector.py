@@ -84,7 +84,7 @@ class Collector:
 
 def _shown(document: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a drift.json; a report of an earlier version has PSI alone."""
-    measured = document["reference"] is not None
+    measured = document["psi"] is not None or document.get("performance") is not None
     return {
         "severity": float(SEVERITIES.index(document["severity"])) if measured else None,
         "score": _number(document.get("score", document["psi"])),

@@ -36,7 +36,14 @@ from scoring.runs.context import Context
 from scoring.runs.identity import is_dead_here, this_worker
 from scoring.runs.lease import Lease
 from scoring.runs.manifest import manifest
-from scoring.runs.report import PAGE_FILE, Reported, make_report, show_in_registry
+from scoring.runs.report import (
+    PAGE_FILE,
+    Reported,
+    make_report,
+    read_report,
+    severity_of,
+    show_in_registry,
+)
 
 log = telemetry.logger(__name__)
 
@@ -222,9 +229,14 @@ def _tell(context: Context, run: RunRecord, reported: Reported) -> None:
 
 
 def _fail(context: Context, hold: Finishing, error: str) -> Ended:
-    report = Path(context.ledger.runs.get(hold.run_id).artifacts) / PAGE_FILE
+    artifacts = Path(context.ledger.runs.get(hold.run_id).artifacts)
+    report, found = artifacts / PAGE_FILE, read_report(artifacts)
     context.ledger.runs.end(
-        hold, "failed", error=error, report=str(report) if report.is_file() else None
+        hold,
+        "failed",
+        error=error,
+        drift_severity=severity_of(found) if found else None,
+        report=str(report) if report.is_file() else None,
     )
     log.error("run_failed", error=error)
     return Ended("run failed")

@@ -11,7 +11,7 @@ from pathlib import Path
 from scoring import telemetry
 from scoring.data import publish
 from scoring.runs.context import Context
-from scoring.runs.report import decided, read_report, write_report
+from scoring.runs.report import show_decision
 
 log = telemetry.logger(__name__)
 
@@ -23,7 +23,7 @@ def reject(context: Context, run_id: str, who: str, reason: str = "") -> None:
         RunNotFound, RunNotInState: the run is not held.
     """
     context.ledger.decisions.reject(run_id, who, reason)
-    _say_so(context, run_id)
+    show_decision(context, run_id)
     _remove_parts(context, run_id)
 
 
@@ -60,15 +60,3 @@ def _may_be_there(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _say_so(context: Context, run_id: str) -> None:
-    """The report says who decided; without it, the ledger still does."""
-    run = context.ledger.runs.get(run_id)
-    document = read_report(Path(run.artifacts))
-    if document is None:
-        return
-    try:
-        write_report(Path(run.artifacts), {**document, "decision": decided(run)})
-    except OSError as error:
-        log.warning("report_not_updated", run=run_id, error=str(error))

@@ -57,8 +57,8 @@ class Reported:
 
     @property
     def severity(self) -> Severity | None:
-        """None: there was nothing to compare the run with."""
-        return self.document["severity"] if self.document["reference"] else None
+        """None: nothing was measured."""
+        return severity_of(self.document)
 
 
 def make_report(
@@ -106,8 +106,18 @@ def severities_before(context: Context, run: RunRecord) -> list[Severity | None]
     return _severities(_earlier(context, run))
 
 
+def severity_of(document: Mapping[str, Any]) -> Severity | None:
+    """Of a report; None: nothing was measured."""
+    severity: Severity = document["severity"]
+    performance = document["performance"]
+    judged = performance is not None and performance["metrics"][0]["drop"] is not None
+    return severity if document["psi"] is not None or judged else None
+
+
 def decided(run: RunRecord) -> dict[str, str | None] | None:
     """What a person decided about a run that was held, for the report."""
+    if run.decision is None and run.state == "cancelled":
+        return {"what": "cancelled", "by": None, "reason": None}
     if run.decision is None:
         return None
     return {"what": run.decision, "by": run.decided_by, "reason": run.decision_reason}
@@ -124,6 +134,18 @@ def read_report(artifacts: Path) -> dict[str, Any] | None:
         log.warning("drift_report_unreadable", path=str(path), error=str(error))
         return None
     return found if isinstance(found, dict) and found.get("version") == VERSION else None
+
+
+def show_decision(context: Context, run_id: str) -> None:
+    """Write the report of a run again, with what a person decided; the ledger knows it anyway."""
+    run = context.ledger.runs.get(run_id)
+    document = read_report(Path(run.artifacts))
+    if document is None:
+        return
+    try:
+        write_report(Path(run.artifacts), {**document, "decision": decided(run)})
+    except OSError as error:
+        log.warning("report_not_updated", run=run_id, error=str(error))
 
 
 def write_report(artifacts: Path, document: Mapping[str, Any]) -> None:

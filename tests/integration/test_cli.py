@@ -119,6 +119,7 @@ def test_the_report_of_a_run_without_rows_is_a_table_too(
     pq.write_table(pq.read_table(path).slice(0, 0), path)
     run = on_the_stack("run", "mine.toml", "--date", "2026-11-23", "--json")
     assert run.json["state"] == "published", run.err
+    assert run.json["drift_severity"] is None
 
     typed = on_the_stack("report", run.json["id"])
 

@@ -200,7 +200,7 @@ def test_a_run_is_evaluated_on_the_labels_that_have_arrived(
     assert {**again, "evaluated_at": ""} == {**found, "evaluated_at": ""}
 
 
-def test_a_drop_raises_the_severity_and_is_never_taken_back(
+def test_a_drop_raises_the_severity_until_better_labels_say_otherwise(
     score: Score, profiled: str, tmp_path: Path
 ) -> None:
     table, late = rows_and_truth(4)
@@ -223,7 +223,7 @@ def test_a_drop_raises_the_severity_and_is_never_taken_back(
     good = run.evaluate(written(tmp_path / "good.parquet", {**keys, "late": late}))
 
     assert good["severity"] == "none"
-    assert run.record.drift_severity == run.report()["severity"] == "severe"
+    assert run.record.drift_severity == run.report()["severity"] == "none"
     assert bad["verdict"] not in run.report()["verdict"]
 
 
@@ -248,6 +248,7 @@ def test_a_drop_asks_for_what_the_job_does_about_drift_so_severe(
         "severe",
     )
     assert run.status == "published"  # it is too late to hold it
+    assert run.report()["actions"] == ["retrain"]
     events = [one["detail"] for one in run.history() if one["event"] == "evaluated"]
     assert [event["actions"] for event in events] == [["retrain"]] * 2
 

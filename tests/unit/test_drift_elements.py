@@ -223,6 +223,15 @@ def test_lists_are_profiled_by_length(form, rows):
     )
 
 
+def test_a_list_of_the_signature_may_lie_in_files_as_vectors_of_one_length():
+    vectors = pa.array([[1.0, 2.0, 3.0], None], pa.list_(pa.float64(), 3))
+
+    found = profile([("x", "feature", pa.list_(pa.float64()))], {"x": vectors})
+
+    (length,) = found.columns
+    assert (length.frame.name, length.moments.mean, length.nulls) == ("x[length]", 3.0, 1)
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_a_long_vector_is_profiled_by_its_norm(data):

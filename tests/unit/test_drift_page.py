@@ -61,6 +61,9 @@ DOCUMENTS: Mapping[str, dict[str, Any]] = {
         outcome="publish",
         decision={"what": "released", "by": "a tester", "reason": "it is real"},
     ),
+    "cancelled": documents.held(
+        FEW, outcome="hold", decision={"what": "cancelled", "by": None, "reason": None}
+    ),
     "rejected": documents.held(
         FEW, outcome="hold", decision={"what": "rejected", "by": "a tester", "reason": None}
     ),
@@ -338,6 +341,7 @@ def test_the_verdict_comes_first_with_what_was_done(pages):
     [
         ("failed", "Failed. Nothing of this run is published."),
         ("released", "Released. a tester decided to publish this run as it is: it is real."),
+        ("cancelled", "Cancelled. A person stopped this run. The earlier output stands."),
         ("rejected", "Rejected. a tester decided to drop this run. The earlier output stands."),
         (
             "one column, first run",

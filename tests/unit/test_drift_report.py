@@ -94,6 +94,25 @@ def test_a_column_without_weight_is_shown_and_does_not_decide(reference):
     assert report.verdict.startswith("No drift: none of 4 columns")
 
 
+def test_a_weight_makes_a_column_as_severe_as_its_scaled_value(reference):
+    report = compare(reference, profile(reference, rows(1, 2.0)), weights={"moved": 0.01})
+    plain = compare(reference, profile(reference, rows(1, 2.0)), weights={"still": 1e6})
+
+    assert named(report, "moved").severity == report.severity == "none"
+    assert (plain.severity, plain.worst) == ("severe", "still")
+    assert named(plain, "still").severity == "severe"
+    assert "still (PSI " in plain.verdict
+    assert ", weight 1e+06)" in plain.verdict
+
+
+def test_columns_that_have_no_weight_at_all_are_said_not_to_count(reference):
+    names = ("still", "moved", "flag", "score")
+    report = compare(reference, profile(reference, rows(1, 2.0)), weights=dict.fromkeys(names, 0.0))
+
+    assert (report.severity, report.score) == ("none", None)
+    assert report.verdict.endswith("does not count: every column has the weight 0.")
+
+
 def test_the_weighted_mean_of_the_columns_can_be_the_run_s_figure(reference):
     worst = compare(reference, profile(reference, rows(1, 2.0)))
     mean = compare(reference, profile(reference, rows(1, 2.0)), summary="mean")
@@ -171,7 +190,7 @@ def test_a_column_that_cannot_be_compared_says_why_and_does_not_alarm(reference)
     notes = {c.name: c.note for c in report.columns}
     assert notes == {
         "still": "the reference has this column in other bins or as another type",
-        "fresh": "the reference does not have this column",
+        "fresh": "the reference does not have this column, or it has left the reference's bins",
     }
     assert (report.severity, report.psi) == ("none", None)
 
@@ -179,8 +198,8 @@ def test_a_column_that_cannot_be_compared_says_why_and_does_not_alarm(reference)
 def test_a_run_without_rows_is_reported(reference):
     report = compare(reference, profile(reference, {}))
 
-    assert (report.severity, report.rows) == ("none", 0)
-    assert "not measured" in report.verdict
+    assert (report.severity, report.psi, report.rows) == ("none", None, 0)
+    assert report.verdict == "Drift was not measured: the run has no rows."
 
 
 def test_the_document_is_strict_json_with_the_run_s_identity(reference):

@@ -509,21 +509,25 @@ def test_the_verdict_is_a_sentence(
 def test_a_report_takes_an_evaluation_in_and_a_later_one_in_its_place() -> None:
     report = {
         "severity": "small",
+        "score": 0.12,
+        "thresholds": {"small": 0.1, "moderate": 0.15, "severe": 0.25},
         "verdict": "One column moved.",
+        "actions": ["log"],
         "performance": None,
         "trend": [{"severity": "none"}, {"severity": "small"}],
     }
     worse = performance_document(EVALUATED, performance(0.8), performance(0.9))
     better = performance_document(EVALUATED, performance(0.9), performance(0.9))
 
-    first = with_performance(report, worse)
-    second = with_performance(first, better)
+    first = with_performance(report, worse, ["log", "review"])
+    second = with_performance(first, better, [])
 
     assert (first["severity"], first["trend"][-1]["severity"]) == ("severe", "severe")
     assert first["verdict"] == f"One column moved. {worse['verdict']}"
     assert first["performance"] == worse
     assert second["verdict"] == f"One column moved. {better['verdict']}"
-    assert second["severity"] == "severe", "what was said of a run is not taken back"
+    assert second["severity"] == "small", "what drift alone says stands"
+    assert first["actions"] == second["actions"] == ["log", "review"]
     assert report["performance"] is None
 
 

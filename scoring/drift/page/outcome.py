@@ -49,6 +49,8 @@ def outcome(document: Mapping[str, Any]) -> Outcome:
 
 def _ending(document: Mapping[str, Any]) -> tuple[str, str]:
     decision = document["decision"]
+    if decision is not None and decision["what"] == "cancelled":
+        return "Cancelled", "A person stopped this run. The earlier output stands."
     if decision is not None:
         what = (
             "to publish this run as it is" if decision["what"] == "released" else "to drop this run"

@@ -5,11 +5,12 @@ Pure. The severity of a run is never lowered by it: what was done because of dri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scoring.drift.measures.figures import SEVERITIES
+from scoring.drift.measures.figures import SEVERITIES, Severity
+from scoring.drift.measures.lead import Tiers
 from scoring.drift.performance.drop import HIGHER_IS_BETTER, IN_POINTS, NEGLIGIBLE, Drop, drop_of
 from scoring.drift.performance.performance import Metric, Performance
 
@@ -83,23 +84,33 @@ def performance_document(
     }
 
 
-def with_performance(document: Mapping[str, Any], performance: Mapping[str, Any]) -> dict[str, Any]:
+def with_performance(
+    document: Mapping[str, Any], performance: Mapping[str, Any], asked: Sequence[str]
+) -> dict[str, Any]:
     """A drift document with a run's performance in it, in place of one from before.
 
-    Its severity is the worse of both, and its verdict says both.
+    Its severity is the worse of drift's and of this, its verdict says both, and what was `asked`
+    because of it joins the actions.
     """
     before, verdict = document["performance"], document["verdict"]
     if before:
         verdict = verdict.removesuffix(f" {before['verdict']}")
-    severity = max(document["severity"], performance["severity"], key=SEVERITIES.index)
+    severity = max(_of_drift(document), performance["severity"], key=SEVERITIES.index)
     *earlier, this = document["trend"]
     return {
         **document,
         "severity": severity,
         "verdict": f"{verdict} {performance['verdict']}",
+        "actions": list(dict.fromkeys([*document["actions"], *asked])),
         "performance": dict(performance),
         "trend": [*earlier, {**this, "severity": severity}],
     }
+
+
+def _of_drift(document: Mapping[str, Any]) -> Severity:
+    """The severity of drift alone, whatever an evaluation has made of the run's since."""
+    score = document["score"]
+    return "none" if score is None else Tiers(**document["thresholds"]).severity(score)
 
 
 def _question(performance: Performance) -> tuple[str, str]:

@@ -131,7 +131,7 @@ def _derived(array: pa.Array, aspects: Collection[Aspect]) -> dict[Aspect, pa.Ar
 
 def _derivation(aspect: Aspect, dtype: Any) -> Callable[[pa.Array], pa.Array]:
     vector = pa.types.is_fixed_size_list(dtype)
-    if aspect == "length" and is_list(dtype):
+    if aspect == "length" and (vector or is_list(dtype)):
         return pc.list_value_length  # type: ignore[no-any-return]
     if aspect == "norm" and (vector or is_list(dtype)):
         return norms
