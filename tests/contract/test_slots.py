@@ -6,7 +6,7 @@ that does not exist: their runs fail, and are on record, before anything else is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,35 +17,17 @@ from sqlalchemy import update
 from schedules.cron import ON_TIME
 from schedules.due import occasion_of, start_due
 from scoring.errors import LedgerUnreachable, ModelNotFound
-from scoring.ledger import Ledger, RunRecord
+from scoring.ledger import Ledger
 from scoring.ledger.tables import schedules
 from scoring.models import ModelCache, Registry
 from scoring.runs import PRIORITY_BACKFILL, PRIORITY_TONIGHT, Context
 from tests.conftest import make_settings
 from tests.contract.ledgers import NIGHT, StoppedClock, together
+from tests.silent_bell import SilentBell
 
 DAY = timedelta(days=1)
 THREADS = 4
 WriteJob = Callable[..., Path]
-
-
-class SilentBell:
-    """Remembers who was woken."""
-
-    def __init__(self) -> None:
-        self.woken: list[str] = []
-
-    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
-        self.woken.append(run.id)
-
-    def finish(self, run: RunRecord) -> None:
-        self.woken.append(run.id)
-
-    def call(self, task: str, **_: object) -> None:
-        self.woken.append(task)
-
-    def waiting(self, queue: str) -> int:
-        return 0
 
 
 @pytest.fixture(scope="module")

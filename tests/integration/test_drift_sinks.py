@@ -6,7 +6,7 @@ import json
 import os
 import random
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from scoring.runs import (
 )
 from scoring.runs.frame import read_frame
 from tests.integration.processes import ROOT, SCRIPTS, running
+from tests.silent_bell import SilentBell
 
 pytestmark = pytest.mark.slow
 
@@ -39,17 +40,6 @@ VERSION = Version(model="m", name="m", version="7", source="", profile_uri=None)
 ROWS = 400
 AWKWARD = ["a/b", "a_b", "A_B", "größe (m²)", "text[length]", "x" * 300, "x" * 299 + "y", "..", " "]
 """Names of columns that are too long, hold what MLflow refuses, or look alike to a database."""
-
-
-class SilentBell:
-    """Wakes nobody: the test does the workers' part."""
-
-    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None: ...
-
-    def finish(self, run: RunRecord) -> None: ...
-
-    def waiting(self, queue: str) -> int:
-        return 0
 
 
 def document(*columns: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -29,11 +29,11 @@ from scoring.errors import (
     RunNotInState,
     StoreUnsupported,
 )
-from scoring.ledger import RunRecord
 from scoring.runs import Context, create, finish_run, on_date, score_chunk
 from tests.integration import models
 from tests.integration.models import register
 from tests.integration.terminal import Terminal
+from tests.silent_bell import SilentBell
 
 pytestmark = pytest.mark.slow
 
@@ -42,19 +42,6 @@ SCHEMA = json.loads(
     (Path(reference.__file__).parent / "drift" / "drift.schema.json").read_text("utf-8")
 )
 Truth = np.ndarray[Any, Any]
-
-
-class SilentBell:
-    """Wakes nobody: the tests do the workers' part."""
-
-    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
-        """Nobody listens."""
-
-    def finish(self, run: RunRecord) -> None:
-        """Nobody listens."""
-
-    def waiting(self, queue: str) -> int:
-        return 0
 
 
 @pytest.fixture

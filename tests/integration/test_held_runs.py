@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from scoring import Job, Settings, get_run
 from scoring.api import Run, open_context
 from scoring.data.publish import STAGING, discard
 from scoring.errors import BrokerNotConfigured, RunFailed, RunNotInState
-from scoring.ledger import RunRecord
 from scoring.runs import Occasion, create, finish_run, score_chunk
 from scoring.runs.context import Context
 from scoring.runs.sweep import sweep
@@ -30,6 +29,7 @@ from tests.contract.ledgers import age_leases, finishing_run, new_delivery
 from tests.integration import models
 from tests.integration.processes import running
 from tests.integration.terminal import Terminal
+from tests.silent_bell import SilentBell
 
 WHY = "half of the airports are missing"
 
@@ -43,19 +43,6 @@ class Held:
     output: Path
     parts: Path
     artifacts: Path
-
-
-class SilentBell:
-    """Wakes nobody: the tests do the workers' part."""
-
-    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
-        """Nobody listens."""
-
-    def finish(self, run: RunRecord) -> None:
-        """Nobody listens."""
-
-    def waiting(self, queue: str) -> int:
-        return 0
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from scoring.ledger import RunRecord
 from scoring.runs import Context, Occasion, create, finish_run, score_chunk
 from tests.integration import models
 from tests.integration.models import register
+from tests.silent_bell import SilentBell
 
 pytestmark = pytest.mark.slow
 
@@ -34,19 +35,6 @@ WAIT = 120
 """Seconds after which a run counts as stuck."""
 AMOUNT = ModelSignature(inputs=Schema([ColSpec("double", "amount")]))
 """Takes one required number."""
-
-
-class SilentBell:
-    """Wakes nobody, so that a test can do the workers' part step by step."""
-
-    def chunks(self, run: RunRecord, numbers: Sequence[int], delay: float = 0.0) -> None:
-        """Nobody listens."""
-
-    def finish(self, run: RunRecord) -> None:
-        """Nobody listens."""
-
-    def waiting(self, queue: str) -> int:
-        return 0
 
 
 @pytest.fixture
