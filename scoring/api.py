@@ -15,6 +15,7 @@ from scoring.job_files import find_job
 from scoring.ledger import DeliveryRecord, Ledger, RunRecord
 from scoring.progress import follow
 from scoring.runs import Context, create, iso_time, on_date, wake
+from scoring.runs.places import DRIFT_FILE
 from scoring.runs.reject import reject
 from scoring.runs.report import show_decision
 from scoring.settings import Settings
@@ -140,7 +141,7 @@ class Run:
     def report(self) -> dict[str, Any]:
         """The drift report. Raises: RunNotInState: the run has none yet."""
         run = self.record
-        path = Path(run.artifacts) / "drift.json"
+        path = Path(run.artifacts) / DRIFT_FILE
         if not path.is_file():
             raise RunNotInState(run.id, run.state, "finished, and so has a drift report")
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -43,6 +43,7 @@ from scoring.job_faults import (
 )
 
 __all__ = [
+    "SEVERITIES",
     "Action",
     "Drift",
     "Execution",
@@ -53,6 +54,7 @@ __all__ = [
     "Precision",
     "Receiver",
     "Schedule",
+    "Severity",
     "fill",
 ]
 
@@ -73,6 +75,9 @@ _ONCE = AfterValidator(_named_once)
 _PLUS_ZERO = AfterValidator(lambda value: value + 0.0)  # -0.0 is 0.0, with the same fingerprint
 
 Action = Literal["log", "retrain", "review", "hold", "fail"]
+Severity = Literal["none", "small", "moderate", "severe"]
+SEVERITIES: tuple[Severity, ...] = ("none", "small", "moderate", "severe")
+"""How far a run has drifted, ascending."""
 Measure = Literal["psi", "ks", "wasserstein", "js", "chi2"]
 
 _Columns = Annotated[

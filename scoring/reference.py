@@ -27,6 +27,7 @@ from scoring.pipeline import by_name, expected_columns, feature_kinds
 from scoring.plan import whole
 from scoring.reference_performance import LabelledRows
 from scoring.runs import Context, sample
+from scoring.runs.places import PROFILE_FILE
 
 Columns = dict[str, pa.Array]
 
@@ -112,7 +113,7 @@ def from_run(context: Context, model: str, run_id: str) -> Profile:
         RunNotFound, RunNotInState: the run has no profile.
     """
     run = context.ledger.runs.get(run_id)
-    path = Path(run.artifacts) / "profile.json"
+    path = Path(run.artifacts) / PROFILE_FILE
     if not path.is_file():
         raise RunNotInState(run.id, run.state, "finished, and so has a profile")
     profile = Profile.from_json(path.read_text(encoding="utf-8")).as_reference()

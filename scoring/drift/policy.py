@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from scoring.drift.measures.figures import SEVERITIES, Severity
 from scoring.drift.measures.lead import Tiers
-from scoring.job import Action, Drift
+from scoring.job import SEVERITIES, Action, Drift, Severity
 
 __all__ = ["Decision", "Overall", "decide", "overall"]
 

@@ -12,25 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from scoring.drift.measures.figures import (
-    SEVERITIES,
-    Figures,
-    Severity,
-    comparable,
-    deciles,
-    measure,
-)
+from scoring.drift.measures.figures import Figures, comparable, deciles, measure
 from scoring.drift.measures.lead import Judged, Measurement, Test, Tiers, judge
 from scoring.drift.policy import Overall, overall
-from scoring.drift.profile.columns import CategoryProfile, NumberProfile
+from scoring.drift.profile.columns import CategoryProfile, Column, NumberProfile
 from scoring.drift.profile.frame import Kind, Role, Unit
 from scoring.drift.profile.profile import Profile
 from scoring.drift.wording import MEASURES
-from scoring.job import Drift, Measure
+from scoring.job import SEVERITIES, Drift, Measure, Severity
 
 __all__ = ["BinShares", "ColumnDrift", "ColumnSummary", "DriftReport", "NameShare", "compare"]
 
-AnyProfile = NumberProfile | CategoryProfile
 
 NO_REFERENCE: Mapping[str, str] = {
     "model": "the model has no reference profile yet. Make one with "
@@ -181,14 +173,14 @@ def compare(reference: Profile | None, current: Profile, drift: Drift) -> DriftR
 class _Sides:
     """A column of the run and of the reference."""
 
-    reference: AnyProfile | None
-    current: AnyProfile
+    reference: Column | None
+    current: Column
     note: str
     """Why the two cannot be compared; empty where they can."""
     figures: Figures | None
 
     @classmethod
-    def of(cls, framed: Profile | None, current: AnyProfile) -> _Sides:
+    def of(cls, framed: Profile | None, current: Column) -> _Sides:
         found = framed.column(current.frame.name, current.frame.role) if framed else None
         note, figures = "", None
         if found is None:
@@ -262,7 +254,7 @@ def _rank(column: ColumnDrift) -> tuple[bool, bool, int, float, str]:
     )
 
 
-def _summary(column: AnyProfile) -> ColumnSummary:
+def _summary(column: Column) -> ColumnSummary:
     numeric = isinstance(column, NumberProfile)
     nans = column.nans if isinstance(column, NumberProfile) else 0
     moments = column.moments if isinstance(column, NumberProfile) else None
@@ -279,7 +271,7 @@ def _summary(column: AnyProfile) -> ColumnSummary:
     )
 
 
-def _missing_from(other: AnyProfile | None, column: AnyProfile | None) -> tuple[NameShare, ...]:
+def _missing_from(other: Column | None, column: Column | None) -> tuple[NameShare, ...]:
     """The largest categories of `column` that `other` counted by name nowhere."""
     if not isinstance(other, CategoryProfile) or not isinstance(column, CategoryProfile):
         return ()

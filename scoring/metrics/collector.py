@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoring import telemetry
-from scoring.drift.measures.figures import SEVERITIES
 from scoring.errors import ServiceError
+from scoring.job import SEVERITIES
 from scoring.ledger import Database, RunRecord
 from scoring.ledger.overview import look
 from scoring.metrics import gauges
+from scoring.runs.places import DRIFT_FILE
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -66,7 +67,7 @@ class Collector:
 
     def _drift(self, measured: Mapping[str, RunRecord]) -> dict[str, Mapping[str, Any]]:
         """The newest drift.json of each job; a file that has not changed is not read again."""
-        paths = {job: Path(run.artifacts) / "drift.json" for job, run in measured.items()}
+        paths = {job: Path(run.artifacts) / DRIFT_FILE for job, run in measured.items()}
         self._reports = {path: self._report(path) for path in paths.values()}
         found = {job: self._reports[path][1] for job, path in paths.items()}
         return {job: document for job, document in found.items() if document is not None}

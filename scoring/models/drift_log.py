@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
+from scoring.job import SEVERITIES
+
 __all__ = ["RUN_TAG", "logged_at", "metrics", "params", "performance", "tags"]
 
 RUN_TAG = "nightscore.run"
 """Tag of an MLflow run: the scoring run that it shows."""
 MEASURES = ("psi", "ks", "wasserstein", "js", "cramers_v", "missing_change", "new_share")
 """Figures of a column that are logged; error bounds and p-values are left to drift.json."""
-SEVERITIES = ("none", "small", "moderate", "severe")
 LONGEST_NAME = 200
 """Characters of a column's name, so that what stands around it fits too."""
 PINNED = ("model", "model_version", "variant", "engine", "device", "slot")

@@ -25,7 +25,7 @@ from scoring.ledger import RunRecord
 from scoring.models import Version
 from scoring.runs.context import Context
 from scoring.runs.nights import other_nights
-from scoring.runs.places import Occasion, check_within
+from scoring.runs.places import PROFILE_FILE, Occasion, check_within
 
 log = telemetry.logger(__name__)
 
@@ -146,7 +146,7 @@ def _profiles(
 ) -> Iterator[tuple[RunRecord, Profile]]:
     """Runs with the profiles they left; why others are passed over goes into ``skipped``."""
     for run in runs:
-        path = Path(run.artifacts) / "profile.json"
+        path = Path(run.artifacts) / PROFILE_FILE
         try:
             profile = Profile.from_json(path.read_text(encoding="utf-8"))
             profile.as_reference()  # a ValueError here is as good a reason as one before

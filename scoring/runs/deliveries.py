@@ -22,6 +22,7 @@ from scoring.ledger import DeliveryClaim, NewDelivery, RunRecord
 from scoring.ledger.deliveries import MOST_ATTEMPTS
 from scoring.runs import webhook
 from scoring.runs.context import Context
+from scoring.runs.places import DRIFT_FILE, PAGE_FILE
 from scoring.runs.times import iso_time
 from scoring.runs.webhook import Outcome
 
@@ -70,8 +71,8 @@ def payload(
         "verdict": document["verdict"],
         "model": run.model,
         "model_version": run.model_version,
-        "report": str(artifacts / "drift.html"),
-        "drift": str(artifacts / "drift.json"),
+        "report": str(artifacts / PAGE_FILE),
+        "drift": str(artifacts / DRIFT_FILE),
         "created_at": iso_time(run.created_at),
     }
 

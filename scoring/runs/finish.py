@@ -36,8 +36,8 @@ from scoring.runs.context import Context
 from scoring.runs.identity import is_dead_here, this_worker
 from scoring.runs.lease import Lease
 from scoring.runs.manifest import manifest
+from scoring.runs.places import PAGE_FILE
 from scoring.runs.report import (
-    PAGE_FILE,
     Reported,
     make_report,
     read_report,

@@ -11,6 +11,9 @@ from scoring.data.publish import staging_folder
 from scoring.errors import DateInvalid, PathOutsideRoots, StoreUnsupported
 from scoring.job import Job, fill
 
+PROFILE_FILE, DRIFT_FILE, PAGE_FILE = "profile.json", "drift.json", "drift.html"
+"""What a run leaves among its artifacts: the counts, the report, and the page that shows it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occasion:

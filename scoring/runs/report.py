@@ -17,27 +17,26 @@ from typing import Any
 
 from scoring import telemetry
 from scoring.data import sink
-from scoring.drift.measures.figures import Severity
 from scoring.drift.page import page
 from scoring.drift.policy import Decision, decide
 from scoring.drift.profile.profile import Profile
 from scoring.drift.report import compare
 from scoring.drift.trend import RUNS, with_trend
 from scoring.errors import ModelError
-from scoring.job import Job
+from scoring.job import Job, Severity
 from scoring.ledger import ChunkRecord, RunRecord
 from scoring.models.search_document import search_document
 from scoring.models.search_result import SearchResult
 from scoring.runs.context import Context, pinned_version
 from scoring.runs.frame import read_frame
 from scoring.runs.nights import other_nights
+from scoring.runs.places import DRIFT_FILE, PAGE_FILE, PROFILE_FILE
 from scoring.runs.times import iso_time
 
 log = telemetry.logger(__name__)
 
 VERSION = 2
 """Of drift.json, whose schema is ``scoring/drift/drift.schema.json``."""
-PROFILE_FILE, DRIFT_FILE, PAGE_FILE = "profile.json", "drift.json", "drift.html"
 NOT_DRAWN = (
     '<!doctype html>\n<html lang="en"><title>Drift report</title><p>This report could not be '
     "drawn; its figures are in drift.json beside it, and the worker's log says why.</p></html>\n"

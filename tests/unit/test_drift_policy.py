@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.drift.measures.figures import SEVERITIES
 from scoring.drift.measures.lead import Tiers
 from scoring.drift.policy import Decision, Overall, decide, overall
-from scoring.job import Drift
+from scoring.job import SEVERITIES, Drift
 
 TIERS = Tiers(small=0.10, moderate=0.15, severe=0.25)
 COLUMNS = [("fare", 0.12), ("age", 0.3), ("city", 0.0)]

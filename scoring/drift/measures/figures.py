@@ -8,7 +8,6 @@ says how far the column has moved. Whether chance alone moves it as far is a que
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from scoring.drift.measures.bins import (
     comparable,
@@ -25,17 +24,13 @@ from scoring.drift.measures.wasserstein import wasserstein
 from scoring.drift.profile.columns import CategoryProfile, NumberProfile
 
 __all__ = [
-    "SEVERITIES",
     "Figures",
-    "Severity",
     "comparable",
     "deciles",
     "measure",
     "psi",
 ]
 
-Severity = Literal["none", "small", "moderate", "severe"]
-SEVERITIES: tuple[Severity, ...] = ("none", "small", "moderate", "severe")
 
 # Words come in texts, which repeat them: so many of them tell chance as much as one that stood
 # alone (the design effect of Rao and Scott 1981; 1.0 to 2.2 for docstrings of 10 to 120 words).

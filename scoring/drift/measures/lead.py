@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scoring.drift.measures.figures import WORDS_AS_ONE, Figures, Severity
+from scoring.drift.measures.figures import WORDS_AS_ONE, Figures
 from scoring.drift.measures.significance import false_discovery
 from scoring.drift.profile.frame import Kind
-from scoring.job import Measure
+from scoring.job import Measure, Severity
 
 __all__ = ["Judged", "Measurement", "Test", "Tiers", "judge"]
 

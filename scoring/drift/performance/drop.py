@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import hypot, inf
 
-from scoring.drift.measures.figures import Severity
 from scoring.drift.performance.performance import Metric
+from scoring.job import Severity
 
 __all__ = ["HIGHER_IS_BETTER", "IN_POINTS", "Drop", "drop_of"]
 

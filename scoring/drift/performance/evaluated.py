@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scoring.drift.measures.figures import SEVERITIES, Severity
 from scoring.drift.measures.lead import Tiers
 from scoring.drift.performance.drop import HIGHER_IS_BETTER, IN_POINTS, NEGLIGIBLE, Drop, drop_of
 from scoring.drift.performance.performance import Metric, Performance
+from scoring.job import SEVERITIES, Severity
 
 __all__ = ["NAMES", "Evaluated", "performance_document", "with_performance"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-from scoring.drift.profile.columns import CategoryProfile, NumberProfile
+from scoring.drift.profile.columns import CategoryProfile, Column, NumberProfile
 from scoring.drift.profile.frame import ColumnFrame
 from scoring.drift.profile.profile import BINS, Profile
 
@@ -22,8 +22,6 @@ __all__ = ["Pooled", "pooled"]
 
 OUTGROWN = 0.5
 """Share of a column's finite values outside its edges from which the bins tell too little."""
-
-Column = NumberProfile | CategoryProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
