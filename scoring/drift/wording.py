@@ -94,7 +94,8 @@ FIGURES: Mapping[str, Meaning] = {
     ),
     "weight": Meaning(
         name="Weight",
-        text="Importance from the job file. A column of weight 0 is shown and never decides.",
+        text="Importance from the job file, by which a column's value is multiplied before it "
+        "decides. A column of weight 0 is shown and never decides.",
     ),
 }
 """The other figures of a column."""
