@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scoring.ledger.audit import Audit, LoggedEvent, Verdict
+from scoring.ledger.callers import Callers
+from scoring.ledger.chain import Fault
 from scoring.ledger.chunks import Chunks
 from scoring.ledger.database import Database
 from scoring.ledger.decisions import Decisions
 from scoring.ledger.deliveries import Deliveries
+from scoring.ledger.leftovers import KnownSearch, Leftovers, Owner, UsedModel
 from scoring.ledger.records import (
     ENDED,
     ChunkRecord,
@@ -19,8 +23,10 @@ from scoring.ledger.records import (
     InputRecord,
     NewDelivery,
     NewRun,
+    Resolution,
     RunRecord,
 )
+from scoring.ledger.replays import Added, Replays
 from scoring.ledger.runs import Created, Finishing, Runs
 from scoring.ledger.searches import SearchClaim, Searches
 from scoring.ledger.slots import Slots
@@ -28,6 +34,7 @@ from scoring.ledger.sweep import Lease, Lost, Sweep
 
 __all__ = [
     "ENDED",
+    "Added",
     "ChunkRecord",
     "Claim",
     "Committed",
@@ -36,15 +43,22 @@ __all__ = [
     "DeliveryClaim",
     "DeliveryRecord",
     "EventRecord",
+    "Fault",
     "Finishing",
     "InputRecord",
+    "KnownSearch",
     "Lease",
     "Ledger",
+    "LoggedEvent",
     "Lost",
     "NewDelivery",
     "NewRun",
+    "Owner",
+    "Resolution",
     "RunRecord",
     "SearchClaim",
+    "UsedModel",
+    "Verdict",
 ]
 
 
@@ -56,10 +70,14 @@ class Ledger:
     runs: Runs
     chunks: Chunks
     searches: Searches
+    replays: Replays
+    leftovers: Leftovers
     slots: Slots
     decisions: Decisions
     deliveries: Deliveries
     sweep: Sweep
+    callers: Callers
+    audit: Audit
 
     @classmethod
     def open(cls, url: str, lease_seconds: float) -> Ledger:
@@ -70,8 +88,12 @@ class Ledger:
             runs=Runs(database, lease_seconds),
             chunks=Chunks(database, lease_seconds),
             searches=Searches(database, lease_seconds),
+            replays=Replays(database),
+            leftovers=Leftovers(database),
             slots=Slots(database),
             decisions=Decisions(database),
             deliveries=Deliveries(database),
             sweep=Sweep(database),
+            callers=Callers(database),
+            audit=Audit(database),
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, and_, case, exists, func, or_, select, update
 
 from scoring.errors import LeaseLost, RunNotFound
 from scoring.ledger.database import Database
@@ -44,11 +44,12 @@ class Chunks:
             .values(
                 state="leased",
                 attempt=chunks.c.attempt + 1,
+                deaths=chunks.c.deaths + case((chunks.c.state == "leased", 1), else_=0),
                 worker=worker,
                 lease_until=database_now() + self._lease_seconds,
                 claimed_at=database_now(),
             )
-            .returning(chunks.c.attempt, chunks.c.rows, chunks.c.spans)
+            .returning(chunks.c.attempt, chunks.c.rows, chunks.c.spans, chunks.c.deaths)
         )
         with self._database.transaction() as connection:
             row = connection.execute(taken).one_or_none()
@@ -61,6 +62,7 @@ class Chunks:
             worker=worker,
             rows=row.rows,
             spans=spans_from_json(row.spans),
+            deaths=row.deaths,
         )
 
     def renew(self, claim: Claim) -> None:
@@ -118,8 +120,10 @@ class Chunks:
                 raise self._lost(connection, claim)
             return connection.execute(finishing(claim.run_id)).rowcount == 1
 
-    def release(self, claim: Claim, error: str) -> bool:
+    def release(self, claim: Claim, error: str, *, deaths: int = 0) -> bool:
         """Give the chunk back after an error. False if that was its last attempt.
+
+        ``deaths`` is how many this attempt counts as, although it could still say why.
 
         Raises:
             LeaseLost: another attempt has the chunk already.
@@ -130,7 +134,12 @@ class Chunks:
             returned = (
                 update(chunks)
                 .where(_held(claim))
-                .values(state="failed" if last else "waiting", lease_until=None, error=error)
+                .values(
+                    state="failed" if last else "waiting",
+                    deaths=chunks.c.deaths + deaths,
+                    lease_until=None,
+                    error=error,
+                )
             )
             if connection.execute(returned).rowcount != 1:
                 raise self._lost(connection, claim)
@@ -145,6 +154,17 @@ class Chunks:
         )
         with self._database.transaction() as connection:
             return connection.execute(undone).rowcount == 1
+
+    def hand_back_of(self, worker: str) -> list[tuple[str, int]]:
+        """Undo every claim of a worker that was stopped and is gone; (run, chunk) of each."""
+        undone = (
+            update(chunks)
+            .where(chunks.c.state == "leased", chunks.c.worker == worker)
+            .values(state="waiting", attempt=chunks.c.attempt - 1, lease_until=None)
+            .returning(chunks.c.run_id, chunks.c.number)
+        )
+        with self._database.transaction() as connection:
+            return [(row.run_id, row.number) for row in connection.execute(undone)]
 
     def expire(self, run_id: str, number: int, attempt: int) -> bool:
         """End the lease of an attempt whose worker is known to be dead. True if it was held."""
@@ -161,15 +181,18 @@ class Chunks:
         with self._database.transaction() as connection:
             return connection.execute(ended).rowcount == 1
 
-    def mark_sent(self, run_id: str, indexes: Sequence[int]) -> None:
-        """Remember that the wake-up messages of these chunks reached the broker."""
+    def mark_sent(self, run_id: str, indexes: Sequence[int], delay: float = 0.0) -> None:
+        """Remember that the wake-up messages of these chunks reached the broker.
+
+        Those that are held back for ``delay`` seconds are not missed before that.
+        """
         with self._database.transaction() as connection:
             for start in range(0, len(indexes), 500):
                 some = indexes[start : start + 500]
                 connection.execute(
                     update(chunks)
                     .where(chunks.c.run_id == run_id, chunks.c.number.in_(some))
-                    .values(sent_at=database_now())
+                    .values(sent_at=database_now() + delay)
                 )
 
     def get(self, run_id: str, number: int) -> ChunkRecord:

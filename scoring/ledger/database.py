@@ -12,18 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from scoring.errors import LedgerOutdated, LedgerUnreachable
+from scoring.ledger.bounded import ANSWER_SECONDS, CONNECT_ARGS, LOCK_SECONDS, bound, unbound
 from scoring.ledger.tables import REVISION
 
-CONNECT_SECONDS = 5
-"""How long PostgreSQL may take to answer before we say so."""
-LOCK_SECONDS = 30
-"""How long a writer waits for SQLite's one write lock, or for a PostgreSQL row."""
+POOL_SECONDS = 30
+"""How long a thread waits until another of its process gives a connection back."""
+UPGRADE_SECONDS = 300.0
+"""How long a process waits while another one makes or changes the tables of an SQLite file."""
 UPGRADE_LOCK = 0x4E53  # "NS"
 """PostgreSQL's advisory lock that one upgrade holds at a time."""
 
@@ -31,13 +33,21 @@ UPGRADE_LOCK = 0x4E53  # "NS"
 class Database:
     """An engine with our transaction rules and our errors."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        pool_seconds: float = POOL_SECONDS,
+        upgrade_seconds: float = UPGRADE_SECONDS,
+    ) -> None:
         self._url = make_url(url)
+        self._upgrade_seconds = upgrade_seconds
         if self._url.get_backend_name() == "postgresql" and self._url.drivername != (
             "postgresql+psycopg"
         ):
             self._url = self._url.set(drivername="postgresql+psycopg")
-        self.engine = _engine(self._url)
+        self.engine = _engine(self._url, answer_seconds, pool_seconds)
 
     def __str__(self) -> str:
         return self._url.render_as_string(hide_password=True)
@@ -91,8 +101,16 @@ class Database:
         """Bring the tables to this version, one process at a time; return the revision."""
         if self._url.get_backend_name() == "sqlite" and self._url.database:
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self._url.database}.upgrade.lock"):
+            lock = FileLock(f"{self._url.database}.upgrade.lock", timeout=self._upgrade_seconds)
+            try:
+                lock.acquire()
+            except Timeout:
+                why = f"another process has been upgrading it for {self._upgrade_seconds:g} s"
+                raise LedgerUnreachable(str(self), why) from None
+            try:
                 self._migrate()
+            finally:
+                lock.release()
         else:
             self._migrate()
         return REVISION
@@ -106,6 +124,7 @@ class Database:
         config.set_main_option("script_location", str(_migrations()))
         with self.transaction() as connection:
             if self._url.get_backend_name() == "postgresql":
+                unbound(connection)
                 connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -120,27 +139,30 @@ class Database:
             if isinstance(error, OperationalError) or type(error) is DatabaseError:  # or damaged
                 raise LedgerUnreachable(str(self), _first_line(error)) from error
             raise
+        except PoolTimeout as error:
+            why = "no connection came free: the others of this process do not come back"
+            raise LedgerUnreachable(str(self), why) from error
         except InterfaceError as error:
             raise LedgerUnreachable(str(self), _first_line(error)) from error
 
 
-def _engine(url: Any) -> Engine:
+def _engine(url: Any, answer_seconds: float, pool_seconds: float) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(
+        engine = create_engine(
             url,
             pool_pre_ping=True,
             pool_size=4,
-            connect_args={
-                "connect_timeout": CONNECT_SECONDS,
-                "options": f"-c lock_timeout={LOCK_SECONDS}s",
-            },
+            pool_timeout=pool_seconds,
+            connect_args=CONNECT_ARGS,
         )
+        bound(engine, answer_seconds)
+        return engine
     if url.database:
         try:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerUnreachable(str(url), str(error)) from error
-    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS})
+    engine = create_engine(url, pool_timeout=pool_seconds, connect_args={"timeout": LOCK_SECONDS})
     event.listen(engine, "connect", _sqlite_connected)
     event.listen(engine, "begin", _sqlite_begin)
     return engine

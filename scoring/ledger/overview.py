@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, tuple_
+from sqlalchemy import Connection, Row, and_, case, func, select, tuple_
 
 from scoring.ledger.database import Database
 from scoring.ledger.records import ENDED, RunRecord
@@ -30,7 +30,7 @@ class Overview:
     chunks: Mapping[tuple[str, str], int]
     """Chunks of running runs, by job and state."""
     last: Mapping[str, RunRecord]
-    """The newest run that has ended, by job."""
+    """The newest run that has ended, by job; replays are counted above, and are no runs here."""
     measured: Mapping[str, RunRecord]
     """The newest run that has a drift report, by job."""
     published_at: Mapping[str, float]
@@ -50,7 +50,7 @@ def look(database: Database) -> Overview:
         tallies = connection.execute(_TALLIES).all()
         newest: dict[str, float] = {}
         for row in tallies:
-            newest[row.job] = max(newest.get(row.job, 0.0), row.created_at)
+            newest[row.job] = max(newest.get(row.job, 0.0), row.created_at or 0.0)
         kept = set(sorted(newest, key=lambda job: -newest[job])[:MOST_JOBS])
         tallies = [row for row in tallies if row.job in kept]
         ended = [row for row in tallies if row.state in ENDED]
@@ -73,13 +73,17 @@ def look(database: Database) -> Overview:
         )
 
 
+_NIGHT = runs.c.replay_of.is_(None)
+
 _TALLIES = select(
     runs.c.job,
     runs.c.state,
     func.count().label("number"),
-    func.max(runs.c.created_at).label("created_at"),
-    func.max(case((runs.c.report.is_not(None), runs.c.created_at))).label("measured_at"),
-    func.max(runs.c.finished_at).label("finished_at"),
+    func.max(case((_NIGHT, runs.c.created_at))).label("created_at"),
+    func.max(case((and_(_NIGHT, runs.c.report.is_not(None)), runs.c.created_at))).label(
+        "measured_at"
+    ),
+    func.max(case((_NIGHT, runs.c.finished_at))).label("finished_at"),
     func.min(runs.c.deadline_at).label("deadline_at"),
 ).group_by(runs.c.job, runs.c.state)
 

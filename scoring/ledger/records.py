@@ -11,6 +11,7 @@ RunState = Literal["running", "finishing", "published", "held", "failed", "cance
 ENDED: frozenset[str] = frozenset({"published", "held", "failed", "cancelled"})
 """States in which nothing more happens by itself."""
 Decision = Literal["released", "rejected"]
+Resolution = Literal["registry", "last"]
 DeliveryState = Literal["waiting", "delivered", "failed"]
 
 
@@ -22,6 +23,8 @@ class RunRecord:
     job: str
     slot: str | None
     trigger: str
+    replay_of: str | None
+    """The run whose quarantined rows this one scores again."""
     idempotency_key: str | None
     state: RunState
     job_json: str
@@ -32,6 +35,8 @@ class RunRecord:
     model_source: str | None
     model_digest: str | None
     flavor: str | None
+    resolution: Resolution | None
+    """Who said which version it is: the registry, or, when it was down, the last known pin."""
     variant: str | None
     batch_rows: int | None
     search: str | None
@@ -96,6 +101,10 @@ class NewRun:
     max_attempts: int
     deadline_seconds: float | None
     """Time from creation after which an unfinished run fails; ``None``: never."""
+    resolution: Resolution | None = None
+    """Who said which version it is; ``None``: nobody did."""
+    replay_of: str | None = None
+    """The run whose quarantined rows this one scores again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +130,8 @@ class Claim:
     worker: str
     rows: int
     spans: tuple[Span, ...]
+    deaths: int = 0
+    """Earlier attempts that ended without a word: their worker died, or was killed."""
 
     def __str__(self) -> str:
         return f"{self.run_id}/{self.number}"
@@ -152,6 +163,7 @@ class ChunkRecord:
     rows: int
     state: str
     attempt: int
+    deaths: int
     worker: str | None
     lease_until: float | None
     sent_at: float | None

@@ -22,6 +22,7 @@ from scoring.ledger import history
 from scoring.ledger.chunks import finishing
 from scoring.ledger.database import Database
 from scoring.ledger.decisions import state_of
+from scoring.ledger.promotion import promotion
 from scoring.ledger.records import (
     ENDED,
     EventRecord,
@@ -65,8 +66,9 @@ class Runs:
         cut: Sequence[Chunk],
         *,
         take_slot: bool = False,
+        who: str | None = None,
     ) -> Created:
-        """Write a run, its manifest and its chunks in one transaction.
+        """Write a run, its manifest and its chunks in one transaction; ``who`` asked for it.
 
         A second run for the same idempotency key, or for the same (job, slot) with
         ``take_slot``, is not written: the first one is returned.
@@ -79,9 +81,11 @@ class Runs:
             if cut:
                 connection.execute(insert(chunks), _chunk_rows(run.id, cut))
 
-        return self._write_once(run, values, plan, take_slot=take_slot)
+        return self._write_once(run, values, plan, take_slot=take_slot, who=who)
 
-    def record_failed(self, run: NewRun, error: str, *, take_slot: bool) -> Created:
+    def record_failed(
+        self, run: NewRun, error: str, *, take_slot: bool, who: str | None = None
+    ) -> Created:
         """Write a run that could not even be planned, so that a person sees it and why."""
         values = _values(run, chunks_total=0, rows_in=0) | {
             "state": "failed",
@@ -89,10 +93,10 @@ class Runs:
             "finished_at": database_now(),
         }
 
-        def say_why(connection: Connection) -> None:
-            history.append(connection, run.id, "failed", {"error": error})
+        def plan_nothing(_: Connection) -> None:
+            pass
 
-        return self._write_once(run, values, say_why, take_slot=take_slot)
+        return self._write_once(run, values, plan_nothing, take_slot=take_slot, who=who)
 
     def get(self, run_id: str) -> RunRecord:
         """Raises: RunNotFound."""
@@ -109,8 +113,12 @@ class Runs:
         states: Sequence[str] = (),
         limit: int = 20,
         before: float | None = None,
+        replays: bool = True,
     ) -> list[RunRecord]:
-        """Runs, newest first; with ``before``, only those created earlier (seconds since epoch)."""
+        """Runs, newest first; with ``before``, only those created earlier (seconds since epoch).
+
+        ``replays`` are among them unless it is False: they are no nights of the job.
+        """
         query = select(runs).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
         if job is not None:
             query = query.where(runs.c.job == job)
@@ -118,6 +126,8 @@ class Runs:
             query = query.where(runs.c.state.in_(states))
         if before is not None:
             query = query.where(runs.c.created_at < before)
+        if not replays:
+            query = query.where(runs.c.replay_of.is_(None))
         with self._database.reading() as connection:
             return [RunRecord(**row._mapping) for row in connection.execute(query)]
 
@@ -191,11 +201,21 @@ class Runs:
         """Hold the run for another lease. False if another finisher has it, or it ended."""
         longer = (
             update(runs)
-            .where(_finishing_by(hold))
+            .where(finishing_by(hold))
             .values(finish_lease_until=database_now() + self._lease_seconds)
         )
         with self._database.transaction() as connection:
             return connection.execute(longer).rowcount == 1
+
+    def hand_back_finish(self, hold: Finishing) -> bool:
+        """Undo a hold on a run that came to nothing, its attempt too. True if it was still ours."""
+        undone = (
+            update(runs)
+            .where(finishing_by(hold), runs.c.finish_worker == hold.worker)
+            .values(finish_attempt=runs.c.finish_attempt - 1, finish_lease_until=None)
+        )
+        with self._database.transaction() as connection:
+            return connection.execute(undone).rowcount == 1
 
     def expire_finish(self, run_id: str, attempt: int) -> bool:
         """End the finish lease of a worker known to be dead. True if it was held."""
@@ -230,7 +250,7 @@ class Runs:
         """
         ended = (
             update(runs)
-            .where(_finishing_by(hold))
+            .where(finishing_by(hold))
             .values(
                 state=state,
                 error=error,
@@ -243,21 +263,22 @@ class Runs:
         with self._database.transaction() as connection:
             if connection.execute(ended).rowcount != 1:
                 return False
+            outbox.write(connection, hold.run_id, deliveries)
             for detail in drift_events:
                 history.append(connection, hold.run_id, "drift", detail)
             history.append(connection, hold.run_id, state, {"error": error} if error else {})
-            outbox.write(connection, hold.run_id, deliveries)
             return True
 
     def fail(self, run_id: str, error: str) -> bool:
         """Fail a run that is still running. False if it is not."""
         return self._stop(run_id, "failed", ("running",), error)
 
-    def cancel(self, run_id: str) -> bool:
+    def cancel(self, run_id: str, who: str = "") -> bool:
         """Cancel a run that is running or held. False if it ended, or is being published now."""
-        return self._stop(run_id, "cancelled", ("running", "held"), "cancelled by a person")
+        error = f"cancelled by {who or 'a person'}"
+        return self._stop(run_id, "cancelled", ("running", "held"), error, who)
 
-    def retry(self, run_id: str) -> list[int]:
+    def retry(self, run_id: str, who: str = "") -> list[int]:
         """Let a failed or cancelled run go on; return the chunks that are not done.
 
         Committed chunks stay committed. Attempts start again at the next number, so an attempt
@@ -270,7 +291,7 @@ class Runs:
         with self._database.transaction() as connection:
             if connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is None:
                 raise RunNotFound(run_id)
-            connection.execute(_locked_chunks(run_id))
+            connection.execute(locked_chunks(run_id))
             reopened = (
                 update(runs)
                 .where(
@@ -293,7 +314,8 @@ class Runs:
             rows = connection.execute(undone).all()
             self._grant_again(connection, run_id, max((r.attempt for r in rows), default=0))
             connection.execute(finishing(run_id))
-            history.append(connection, run_id, "retried", {"chunks": len(rows)})
+            told = {"chunks": len(rows)} | ({"who": who} if who else {})
+            history.append(connection, run_id, "retried", told)
         return sorted(row.number for row in rows)
 
     def record_evaluation(
@@ -312,8 +334,8 @@ class Runs:
         judged = update(runs).where(runs.c.id == run_id).values(drift_severity=severity)
         with self._database.transaction() as connection:
             connection.execute(judged)
-            history.append(connection, run_id, "evaluated", detail)
             outbox.write(connection, run_id, deliveries)
+            history.append(connection, run_id, "evaluated", detail)
 
     def note(self, run_id: str | None, event: str, **detail: Any) -> None:
         """Append to the run's history."""
@@ -329,9 +351,10 @@ class Runs:
         self,
         run: NewRun,
         values: dict[str, Any],
-        more: Callable[[Connection], None],
+        plan: Callable[[Connection], None],
         *,
         take_slot: bool,
+        who: str | None,
     ) -> Created:
         """Write the run and what goes with it, unless its key or slot has a run already."""
         try:
@@ -342,18 +365,21 @@ class Runs:
                             job=run.job, slot=run.slot, run_id=run.id, taken_at=database_now()
                         )
                     )
-                self._insert(connection, run, values)
-                more(connection)
+                connection.execute(insert(runs).values(**values))
+                plan(connection)
+                promoted = promotion(connection, run)
+                told = {"trigger": run.trigger, "slot": run.slot} | ({"who": who} if who else {})
+                history.append(connection, run.id, "created", told)
+                if promoted is not None:
+                    history.append(connection, run.id, "promotion_seen", promoted)
+                if values["state"] == "failed":
+                    history.append(connection, run.id, "failed", {"error": values["error"]})
         except IntegrityError:
             earlier = self._earlier(run, by_slot=take_slot)
             if earlier is None:
                 raise
             return Created(run=earlier, new=False)
         return Created(run=self.get(run.id), new=True)
-
-    def _insert(self, connection: Connection, run: NewRun, values: dict[str, Any]) -> None:
-        connection.execute(insert(runs).values(**values))
-        history.append(connection, run.id, "created", {"trigger": run.trigger, "slot": run.slot})
 
     def _earlier(self, run: NewRun, *, by_slot: bool) -> RunRecord | None:
         if run.idempotency_key is not None:
@@ -368,7 +394,9 @@ class Runs:
             ).scalar_one_or_none()
         return self.get(run_id) if run_id else None
 
-    def _stop(self, run_id: str, state: str, during: Sequence[str], error: str) -> bool:
+    def _stop(
+        self, run_id: str, state: str, during: Sequence[str], error: str, who: str = ""
+    ) -> bool:
         stopped = (
             update(runs)
             .where(runs.c.id == run_id, runs.c.state.in_(during))
@@ -377,7 +405,8 @@ class Runs:
         with self._database.transaction() as connection:
             if connection.execute(stopped).rowcount != 1:
                 return False
-            history.append(connection, run_id, state, {"error": error})
+            told = {"error": error} | ({"who": who} if who else {})
+            history.append(connection, run_id, state, told)
             return True
 
     def _grant_again(self, connection: Connection, run_id: str, used: int) -> None:
@@ -438,6 +467,7 @@ def _chunk_rows(run_id: str, cut: Sequence[Chunk]) -> list[dict[str, Any]]:
             "rows": chunk.rows,
             "state": "waiting",
             "attempt": 0,
+            "deaths": 0,
         }
         for chunk in cut
     ]
@@ -449,13 +479,13 @@ def _input(row: Any) -> InputRecord:
     return InputRecord(**values)
 
 
-def _locked_chunks(run_id: str) -> Select[tuple[int]]:
+def locked_chunks(run_id: str) -> Select[tuple[int]]:
     """Lock a run's chunks before the run, as a commit does: the other order is a deadlock."""
     numbers = select(chunks.c.number).where(chunks.c.run_id == run_id)
     return numbers.order_by(chunks.c.number).with_for_update()
 
 
-def _finishing_by(hold: Finishing) -> Any:
+def finishing_by(hold: Finishing) -> Any:
     return and_(
         runs.c.id == hold.run_id,
         runs.c.state == "finishing",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, insert, or_, select, true, update
+from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from scoring.errors import LeaseLost
@@ -47,15 +47,24 @@ class Searches:
         return found
 
     def claim(
-        self, key: str, model_digest: str, device: str, worker: str, *, again: bool = False
+        self,
+        key: str,
+        model_digest: str,
+        device: str,
+        worker: str,
+        *,
+        instead_of: str | None = None,
     ) -> SearchClaim | None:
-        """Become the searcher; ``None`` if there is a live one or, unless ``again``, a result."""
+        """Become the searcher, for a result in place of the one named, or for the first.
+
+        ``None`` if there is a live searcher, or another result meanwhile.
+        """
         self._introduce(key, model_digest, device)
         free = or_(searches.c.lease_until.is_(None), searches.c.lease_until < database_now())
-        wanted = true() if again else searches.c.result.is_(None)
+        unchanged = searches.c.result.is_not_distinct_from(instead_of)
         taken = (
             update(searches)
-            .where(searches.c.key == key, wanted, free)
+            .where(searches.c.key == key, unchanged, free)
             .values(
                 attempt=searches.c.attempt + 1,
                 worker=worker,

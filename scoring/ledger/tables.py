@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-REVISION = "0003"
+REVISION = "0004"
 
 metadata = MetaData(
     naming_convention={
@@ -41,7 +41,8 @@ runs = Table(
     Column("id", String(160), primary_key=True),
     Column("job", String(100), nullable=False),
     Column("slot", String(40)),  # due time or logical date; unique only in `slots`
-    Column("trigger", String(20), nullable=False),  # schedule | manual
+    Column("trigger", String(20), nullable=False),  # schedule | manual | replay
+    Column("replay_of", String(160)),  # the run whose quarantined rows this one scores again
     Column("idempotency_key", String(200)),
     Column("state", String(20), nullable=False),
     Column("job_json", Text, nullable=False),
@@ -52,6 +53,7 @@ runs = Table(
     Column("model_source", Text),
     Column("model_digest", String(64)),
     Column("flavor", String(40)),
+    Column("resolution", String(20)),  # registry | last: as it did not answer, the last known pin
     Column("variant", String(20)),  # null until the first worker has chosen one
     Column("batch_rows", Integer),  # rows of one call of the model, pinned with the variant
     Column("search", String(64)),  # what the variant was chosen from, see `searches`
@@ -85,6 +87,7 @@ runs = Table(
     Index("uq_runs_idempotency_key", "idempotency_key", unique=True),
     Index("ix_runs_state", "state"),
     Index("ix_runs_job_created_at", "job", "created_at"),
+    Index("ix_runs_replay_of", "replay_of"),
 )
 
 inputs = Table(
@@ -109,6 +112,7 @@ chunks = Table(
     Column("rows", BigInteger, nullable=False),
     Column("state", String(20), nullable=False),  # waiting | leased | done | failed
     Column("attempt", Integer, nullable=False),  # the fencing token
+    Column("deaths", Integer, nullable=False),  # attempts that ended without a word
     Column("worker", String(200)),
     Column("lease_until", Double),
     Column("sent_at", Double),
@@ -129,11 +133,30 @@ events = Table(
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
+    Column("position", BigInteger, nullable=False),  # in the chain, from 1, without gaps
     Column("run_id", String(160)),
     Column("at", Double, nullable=False),
     Column("event", String(60), nullable=False),
     Column("detail", Text, nullable=False),  # JSON
+    Column("hash", String(64), nullable=False),  # over the one before and this, see `chain`
     Index("ix_events_run_id", "run_id"),
+    Index("uq_events_position", "position", unique=True),
+)
+
+event_chain = Table(  # one row: where the chain of events ends
+    "event_chain",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("length", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+callers = Table(  # token buckets: who may submit how much more
+    "callers",
+    metadata,
+    Column("caller", String(200), primary_key=True),
+    Column("tokens", Double, nullable=False),  # submissions left, as of `filled_at`
+    Column("filled_at", Double, nullable=False),
 )
 
 slots = Table(
