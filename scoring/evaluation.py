@@ -18,20 +18,19 @@ import numpy as np
 import pyarrow as pa
 
 from scoring import telemetry
-from scoring.data import publish, source
+from scoring.data import source
 from scoring.data.keys import UNKNOWN
 from scoring.data.labels import LabelFiles, Labels, find_labels
 from scoring.drift.performance.answers import Collected, Fit, Truth, fit
 from scoring.drift.performance.evaluated import Evaluated, performance_document, with_performance
 from scoring.drift.performance.performance import Performance, measured
 from scoring.drift.policy import decide
-from scoring.errors import InputError, KeyMissing, LabelsUnusable, RunNotInState, StoreUnsupported
+from scoring.errors import InputError, KeyMissing, LabelsUnusable, RunNotInState
 from scoring.job import Job
 from scoring.ledger import RunRecord
-from scoring.plan import whole
 from scoring.runs import deliveries
 from scoring.runs.context import Context, pinned_version
-from scoring.runs.places import check_within
+from scoring.runs.places import check_within, whole_place
 from scoring.runs.prepare import kept_columns
 from scoring.runs.report import (
     read_report,
@@ -60,16 +59,16 @@ def evaluate(
         KeyMissing: the job names no key.
         RunNotInState: the run is not published, or a later run replaced its output.
         LabelsUnusable: they cannot be read, matched or compared with any output.
-        PathOutsideRoots, StoreUnsupported: they are where jobs may not read.
+        PathOutsideRoots, StoreUnsupported, UrlInvalid: they are where jobs may not read.
         ModelError: the registry cannot be asked for the reference's performance.
     """
     job = Job.from_json(run.job_json)
     if not job.key:
         raise KeyMissing(job.name)
-    scored = _scored(run)
+    scored = _scored(context, run)
     files = _find(context, str(labels), scored[0].schema, job.key, label)
     reference = _reference(context, run)
-    judged, collected = _collected(run, job, scored, files, reference)
+    judged, collected = _collected(context, run, job, scored, files, reference)
     answers = collected.answers()
     if not answers.rows:
         raise LabelsUnusable(files.path, f"no row with a label has a usable {judged.output}")
@@ -88,20 +87,24 @@ def evaluate(
     return document
 
 
-def _scored(run: RunRecord) -> list[source.Scanned]:
+def _scored(context: Context, run: RunRecord) -> list[source.Scanned]:
     """The run's parts, in order."""
+    if run.replay_of is not None:
+        of = run.replay_of
+        raise RunNotInState(run.id, f"a replay, whose rows are in {of}", f"no replay, like {of}")
     if run.state != "published":
         raise RunNotInState(run.id, run.state, "published")
-    _check_in_place(run)
+    _check_in_place(context, run)
     try:
-        return source.scan(run.output, [])
+        return source.scan(run.output, [], context.stores)
     except InputError:
-        _check_in_place(run)
+        _check_in_place(context, run)
         raise
 
 
-def _check_in_place(run: RunRecord) -> None:
-    current = publish.published_run(Path(run.output))
+def _check_in_place(context: Context, run: RunRecord) -> None:
+    found = context.output(run).manifest()
+    current = None if found is None else found["run_id"]
     if current != run.id:
         raise RunNotInState(run.id, f"replaced by {current or 'nothing'}", "still in place")
 
@@ -109,12 +112,11 @@ def _check_in_place(run: RunRecord) -> None:
 def _find(
     context: Context, labels: str, scored: pa.Schema, key: Sequence[str], column: str | None
 ) -> LabelFiles:
-    if "://" in labels and not labels.startswith("file://"):
-        raise StoreUnsupported("labels", labels)
-    path = str(Path(labels.removeprefix("file://")).expanduser().absolute())
+    path = whole_place(labels, "labels")
     roots = context.settings.data_roots
     check_within(path, "labels", roots)
-    files = find_labels(path, pa.schema([scored.field(name) for name in key]), column)
+    wanted = pa.schema([scored.field(name) for name in key])
+    files = find_labels(path, wanted, column, context.stores)
     for one in files.scanned:  # what a search finds may be a link that leads elsewhere
         check_within(one.file.path, "labels", roots)
     return files
@@ -131,6 +133,7 @@ def _reference(context: Context, run: RunRecord) -> Performance | None:
 
 
 def _collected(
+    context: Context,
     run: RunRecord,
     job: Job,
     scored: Sequence[source.Scanned],
@@ -148,10 +151,11 @@ def _collected(
         shown = ", ".join(f"{field.name} ({field.type})" for field in outputs)
         why = f"no output of the run ({shown}) can be judged by the {kind} in {files.column}"
         raise LabelsUnusable(files.path, why)
-    return judged, _collect(run, scored, files, known, judged)
+    return judged, _collect(context, run, scored, files, known, judged)
 
 
 def _collect(
+    context: Context,
     run: RunRecord,
     scored: Sequence[source.Scanned],
     files: LabelFiles,
@@ -171,9 +175,9 @@ def _collect(
                 truth = known.values.take(pa.array(here[matched]))
                 collected.add(batch.column(0).take(pa.array(matched)), truth)
     except InputError:
-        _check_in_place(run)
+        _check_in_place(context, run)
         raise
-    _check_in_place(run)
+    _check_in_place(context, run)
     if not collected.offered:
         names = ", ".join(files.key.names)
         raise LabelsUnusable(
@@ -201,7 +205,7 @@ def _columns(scored: Sequence[source.Scanned], names: Sequence[str]) -> list[pa.
 
 def _batches(scored: Sequence[source.Scanned], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     for one in scored:
-        yield from source.read(one.file, whole(one.file), names, BATCH_ROWS)
+        yield from one.rows(names, BATCH_ROWS)
 
 
 def _seed(run: RunRecord) -> int:

@@ -24,7 +24,6 @@ from scoring.drift.profile.profile import Profile, reference_from
 from scoring.errors import ReferenceMissing, RunNotInState
 from scoring.models import Engine, EngineOptions, load, read_model, score
 from scoring.pipeline import by_name, expected_columns, feature_kinds
-from scoring.plan import whole
 from scoring.reference_performance import LabelledRows
 from scoring.runs import Context, sample
 from scoring.runs.places import PROFILE_FILE
@@ -84,10 +83,11 @@ def from_training(
     _, folder = context.cache.fetch(version)
     options = EngineOptions(device="auto", threads=context.threads, columns=tuple(columns))
     files = read_model(folder, version.uri)
+    context.trust.check(files)
     engine = load(files, options)
     names = [str(feature.name) for feature in engine.features]
     needed = [*names, *([label] if label else [])]
-    scanned = source.scan(path, needed)
+    scanned = source.scan(path, needed, context.stores)
     source.check_columns(scanned, needed)
     kinds: list[tuple[str, Role, Any]] = [*feature_kinds(expected_columns(engine))]
     outputs = _sample_outputs(scanned, engine)
@@ -98,7 +98,9 @@ def from_training(
     if not keep_sample:
         context.registry.log_reference(version, profile.to_json(), performance=performance)
         return profile
-    rows = sample.from_files(path, engine.features, sample.rows_wanted(files), label)
+    rows = sample.from_files(
+        path, engine.features, sample.rows_wanted(files), label, context.stores
+    )
     with TemporaryDirectory() as scratch:
         kept = Path(scratch) / "sample.parquet"
         pq.write_table(rows, kept)
@@ -167,7 +169,7 @@ def _slabs(scanned: list[source.Scanned], engine: Engine, label: str = "") -> It
     names = [column.name for column in expected]
     read = list(dict.fromkeys([*names, *([label] if label else [])]))
     for one in scanned:
-        for batch in source.read(one.file, whole(one.file), read, engine.slab_rows):
+        for batch in one.rows(read, engine.slab_rows):
             checked = validate(batch.select(names), expected)
             labels = batch.column(label) if label else pa.nulls(batch.num_rows)
             yield _Slab(

@@ -16,7 +16,6 @@ from scoring.data.labels import truth
 from scoring.drift.performance.answers import Collected, Fit, Truth, fit
 from scoring.drift.performance.performance import measured
 from scoring.errors import InputTypeMismatch
-from scoring.plan import whole
 
 log = telemetry.logger(__name__)
 
@@ -45,7 +44,7 @@ class LabelledRows:
         known = [
             _truth(batch.column(0), one.file.path, label)
             for one in scanned
-            for batch in source.read(one.file, whole(one.file), [label], BATCH_ROWS)
+            for batch in one.rows([label], BATCH_ROWS)
         ]
         kinds = {labels.type for labels in known}
         found = None

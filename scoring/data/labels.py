@@ -18,6 +18,7 @@ from pyarrow import types
 
 from scoring.data import source
 from scoring.data.keys import Numbered, Numbers, common_type, places
+from scoring.data.stores import Stores
 from scoring.errors import (
     InputChanged,
     InputColumnsMissing,
@@ -25,7 +26,6 @@ from scoring.errors import (
     LabelsUnusable,
     NoInputFiles,
 )
-from scoring.plan import whole
 
 BATCH_ROWS = 262_144
 LOOK_UP_ROWS = 1_000_000
@@ -48,7 +48,9 @@ class LabelFiles:
     """The column of the label."""
 
 
-def find_labels(path: str, key: pa.Schema, column: str | None) -> LabelFiles:
+def find_labels(
+    path: str, key: pa.Schema, column: str | None, stores: Stores = source.NO_STORES
+) -> LabelFiles:
     """The Parquet files of ``path`` and the column of the label: named, or the only one beside
     the key.
 
@@ -60,7 +62,7 @@ def find_labels(path: str, key: pa.Schema, column: str | None) -> LabelFiles:
     if column in key.names:
         raise LabelsUnusable(path, f"{column} is of the key, so it cannot be the label")
     try:
-        scanned = tuple(source.scan(path, [*key.names, *([column] if column else [])]))
+        scanned = tuple(source.scan(path, [*key.names, *([column] if column else [])], stores))
         _check_columns(path, scanned, key.names)
         found = column or _only_other(path, scanned[0], key.names)
         _check_columns(path, scanned, [found])
@@ -176,7 +178,7 @@ def _read(files: LabelFiles) -> pa.Table:
     names = [*files.key.names, files.column]
     parts = []
     for one in files.scanned:
-        for batch in source.read(one.file, whole(one.file), names, BATCH_ROWS):
+        for batch in one.rows(names, BATCH_ROWS):
             *keys, labels = (pa.chunked_array([column]) for column in batch.columns)
             if types.is_null(labels.type):
                 continue

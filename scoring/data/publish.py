@@ -22,7 +22,8 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from scoring.errors import OutputOccupied
+from scoring.errors import OutputBusy, OutputOccupied
+from scoring.urls import is_below
 
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
@@ -36,7 +37,7 @@ RENAME_EXCHANGE = 2
 PART = re.compile(r"part-\d{5,}\.parquet")
 
 
-def staging_folder(template: str, output: Path, run_id: str, roots: Sequence[Path] = ()) -> Path:
+def staging_folder(template: str, output: Path, run_id: str, roots: Sequence[str] = ()) -> Path:
     """Where a run's parts wait: on the output's filesystem, outside any folder a reader scans.
 
     ``template`` is the output path as the job gives it; its part before the first placeholder or
@@ -50,7 +51,7 @@ def staging_folder(template: str, output: Path, run_id: str, roots: Sequence[Pat
     if first == len(parts):
         return output.parent / STAGING / run_id
     root = Path(*output.parts[: first - len(parts)])
-    allowed = not roots or any(root.parent.resolve().is_relative_to(r.resolve()) for r in roots)
+    allowed = not roots or any(is_below(str(root.parent), one) for one in roots)
     beside = root.parent if allowed and _same_filesystem(root, root.parent) else root
     return beside / STAGING / run_id
 
@@ -67,33 +68,45 @@ def check_output(output: Path) -> None:
     if not output.is_dir():
         raise OutputOccupied(str(output), "a file")
     names = sorted(os.listdir(output))
-    foreign = [name for name in names if not _is_ours(name)] if MANIFEST in names else names
+    foreign = [name for name in names if not is_ours(name)] if MANIFEST in names else names
     if foreign:
         raise OutputOccupied(str(output), f"{len(foreign)} files ({foreign[0]}, ...)")
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
     """Whether we wrote it, or it is hidden: what desktops and network filesystems leave behind."""
     return bool(PART.fullmatch(name)) or name in (MANIFEST, SUCCESS) or name.startswith(".")
 
 
-def published_run(output: Path) -> str | None:
-    """The id of the run whose parts the output folder holds."""
+def published_manifest(output: Path) -> dict[str, Any] | None:
+    """The manifest of the run whose parts the output folder holds."""
     try:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return str(manifest["run_id"])
+    return found
 
 
 def assemble(
-    staging: Path, attempt: int, parts: Sequence[str], manifest: Mapping[str, Any]
+    staging: Path,
+    attempt: int,
+    parts: Sequence[str],
+    manifest: Mapping[str, Any],
+    *,
+    earlier: Path | None = None,
+    earlier_parts: int = 0,
 ) -> Path:
-    """A complete output folder in staging: parts in order, manifest, ``_SUCCESS``; durable."""
+    """A complete output folder in staging: parts in order, manifest, ``_SUCCESS``; durable.
+
+    An addition to what is published begins with the parts of the ``earlier`` output.
+    """
     ready = staging / f"ready-{attempt}"
     shutil.rmtree(ready, ignore_errors=True)
     ready.mkdir(parents=True)
-    for index, part in enumerate(parts):
+    if earlier is not None:
+        for index in range(earlier_parts):
+            _link(earlier / part_file(index), ready / part_file(index))
+    for index, part in enumerate(parts, earlier_parts):
         _link(staging / part, ready / part_file(index))
     _write(ready / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     _write(ready / SUCCESS, "")
@@ -109,9 +122,10 @@ def publish(ready: Path, output: Path, still_mine: Callable[[], bool]) -> bool:
 
     Raises:
         OutputOccupied: the output holds files of somebody else.
+        OutputBusy: whoever swaps a folder beside it does not come to an end.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(output.parent):
+    with alone(output):
         if not still_mine():
             return False
         check_output(output)
@@ -134,18 +148,26 @@ def discard(staging: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the only right to swap folders inside ``folder``; released by the kernel on death."""
+def alone(output: Path) -> Iterator[None]:
+    """Hold the only right to swap folders beside the output; released by the kernel on death.
+
+    Raises:
+        OutputBusy: whoever holds it does not come to an end.
+    """
+    folder = output.parent
     handle = os.open(folder, os.O_RDONLY)
     try:
-        for attempt in Retrying(
-            retry=retry_if_exception_type(BlockingIOError),
-            wait=wait_fixed(0.05),
-            stop=stop_after_delay(LOCK_SECONDS),
-            reraise=True,
-        ):
-            with attempt:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception_type(BlockingIOError),
+                wait=wait_fixed(0.05),
+                stop=stop_after_delay(LOCK_SECONDS),
+                reraise=True,
+            ):
+                with attempt:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputBusy(str(folder), LOCK_SECONDS) from None
         yield
     finally:
         os.close(handle)

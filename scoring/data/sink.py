@@ -10,11 +10,14 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from scoring.data.validate import garbled_rows
 
 ROW_GROUP_ROWS = 262_144
 ROW_GROUP_BYTES = 64 * 2**20
@@ -78,7 +81,8 @@ class PartWriter:
     def abandon(self) -> None:
         """Drop the part; nothing of it stays."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # its footer may find no room either
+                self._writer.close()
         self._path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
@@ -96,8 +100,9 @@ def write_quarantine(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
     """Write refused rows as one file.
 
     Input files may disagree about a column's type; the wider one is taken, or text if neither is.
+    Text that is not UTF-8 is kept as the bytes that it is, so that readers can read the others.
     """
-    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    tables = [pa.Table.from_batches([_readable(batch)]) for batch in batches]
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -106,6 +111,20 @@ def write_quarantine(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
         unlike = {name for name in count if count[name] > 1}
         table = pa.concat_tables([_as_text(table, unlike) for table in tables])
     pq.write_table(table, path)
+
+
+def _readable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    for index, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
+        if len(garbled_rows(column)):
+            batch = batch.set_column(index, name, _as_bytes(column))
+    return batch
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    nested = pa.types.is_nested(column.type)
+    return column.cast(pa.list_(pa.large_binary()) if nested else pa.large_binary())
 
 
 def _as_text(table: pa.Table, columns: Container[str]) -> pa.Table:

@@ -1,51 +1,43 @@
 """Input: which files a path means, what their footers say, and their rows.
 
 Invariant: `read` yields rows of exactly the file the run was planned from. Size and modification
-time are compared before the first row and after the last, so that a file replaced or rewritten
-meanwhile fails the run instead of mixing two versions.
+time, or ETag, are compared before the first row, and after the last where an open file may change;
+so a file replaced or rewritten meanwhile fails the run instead of mixing two versions.
 """
 
 from __future__ import annotations
 
-import glob
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoring import urls
+from scoring.data.local_input import LocalInput
+from scoring.data.parquet import why
+from scoring.data.place import Found, Frozen, Place
+from scoring.data.store_input import StoreInput
+from scoring.data.stores import Stores
 from scoring.errors import InputChanged, InputColumnsMissing, InputUnreadable, NoInputFiles
-from scoring.plan import InputFile, RowGroup, Span
+from scoring.plan import InputFile, RowGroup, Span, whole
 
 FOOTER_READERS = 8
 """Footers read at once."""
 READ_BUFFER = 2**20
 """Bytes read ahead per column: rows stream, however large a row group is."""
-HIDDEN = (".", "_")
-"""Prefixes of files and folders that a search passes over, as Spark and Arrow do."""
+BATCH_BYTES = 64 * 2**20
+"""Most bytes of one batch, as the footer counts them: rows may be megabytes of text."""
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """How a hive folder spells null."""
-
-
-class Frozen(Protocol):
-    """A line of the input manifest, wherever it is kept."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def stamp(self) -> str: ...
-    @property
-    def partitions(self) -> tuple[tuple[str, str], ...]: ...
+NO_STORES = Stores()
+"""Stores as the environment alone says how to reach them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +48,14 @@ class Scanned:
     schema: pa.Schema
     minima: dict[str, float]
     """Least value of each numeric column that the footer gives one for."""
+    stores: Stores = field(default=NO_STORES, repr=False)
+
+    def rows(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """All of its rows, as `read` gives them."""
+        return read(self.file, whole(self.file), columns, batch_rows, self.stores)
 
 
-def scan(path: str, columns: Sequence[str]) -> list[Scanned]:
+def scan(path: str, columns: Sequence[str], stores: Stores = NO_STORES) -> list[Scanned]:
     """Find the Parquet files of ``path`` (a file, a folder or a glob) and read their footers.
 
     Files come in the order of their paths. Sizes count ``columns`` only (empty: all).
@@ -66,12 +63,15 @@ def scan(path: str, columns: Sequence[str]) -> list[Scanned]:
     Raises:
         NoInputFiles: nothing matches.
         InputUnreadable: a file is not Parquet, or may not be read.
+        StoreRefused, StoreUnreachable: the store of the path.
     """
-    paths = _find(path)
-    if not paths:
+    place = _place(path, stores)
+    found = place.find(path)
+    if not found:
         raise NoInputFiles(path)
     with ThreadPoolExecutor(FOOTER_READERS) as readers:
-        return list(readers.map(lambda found: _scan_file(found, frozenset(columns)), paths))
+        scanned = readers.map(lambda one: _scan_file(place, one, frozenset(columns)), found)
+        return [replace(one, stores=stores) for one in scanned]
 
 
 def check_columns(scanned: Sequence[Scanned], needed: Sequence[str]) -> None:
@@ -93,128 +93,124 @@ def check_columns(scanned: Sequence[Scanned], needed: Sequence[str]) -> None:
 
 
 def read(
-    file: Frozen, span: Span, columns: Sequence[str], batch_rows: int
+    file: Frozen,
+    span: Span,
+    columns: Sequence[str],
+    batch_rows: int,
+    stores: Stores = NO_STORES,
 ) -> Iterator[pa.RecordBatch]:
     """The span's rows, in order, in batches of at most ``batch_rows``, columns as named.
 
     Raises:
         InputChanged: the file is not the one that was planned, or is gone.
         InputUnreadable: the file does not decode.
+        StoreRefused, StoreUnreachable: the store that it is in.
     """
-    check_unchanged(file)
+    place = _place(file.path, stores)
+    _check_unchanged(place, file)
     if span.rows == 0:
         return
     try:
-        with pq.ParquetFile(file.path, buffer_size=READ_BUFFER, pre_buffer=False) as parquet:
+        with place.open(file, READ_BUFFER) as parquet:
             yield from _rows(parquet, file, span, columns, batch_rows)
     except (pa.ArrowException, OSError) as error:
-        check_unchanged(file)  # a file swapped while we read it often fails to decode first
-        raise InputUnreadable(file.path, str(error)) from error
-    check_unchanged(file)
+        _check_unchanged(place, file)  # a file swapped while we read it often fails to decode
+        raise InputUnreadable(file.path, why(error)) from error
+    if not place.reads_one_version:
+        _check_unchanged(place, file)
 
 
-def check_unchanged(file: Frozen) -> None:
+def schema_of(file: Frozen, stores: Stores = NO_STORES) -> pa.Schema:
+    """The columns of a file, partitions included.
+
+    Raises: InputChanged, InputUnreadable, StoreRefused, StoreUnreachable.
+    """
+    place = _place(file.path, stores)
+    _check_unchanged(place, file)
+    try:
+        with place.open(file) as parquet:
+            schema = parquet.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        _check_unchanged(place, file)
+        raise InputUnreadable(file.path, why(error)) from error
+    return _with_partitions(schema, file.partitions)
+
+
+def _place(path: str, stores: Stores) -> Place:
+    return StoreInput(stores) if urls.is_url(path) else LocalInput()
+
+
+def _check_unchanged(place: Place, file: Frozen) -> None:
     """Raise `InputChanged` unless the file is still the one in the manifest."""
+    planned = place.describe(file.size, file.stamp)
     try:
-        found = os.stat(file.path)
+        found = place.look(file.path)
     except FileNotFoundError as error:
-        raise InputChanged(file.path, _identity(file.size, file.stamp), "no such file") from error
+        raise InputChanged(file.path, planned, "no such file") from error
     except OSError as error:
-        raise InputUnreadable(file.path, error.strerror or str(error)) from error
-    if (found.st_size, str(found.st_mtime_ns)) != (file.size, file.stamp):
-        raise InputChanged(
-            file.path,
-            _identity(file.size, file.stamp),
-            _identity(found.st_size, str(found.st_mtime_ns)),
-        )
+        raise InputUnreadable(file.path, why(error)) from error
+    if (found.size, found.stamp) != (file.size, file.stamp):
+        raise InputChanged(file.path, planned, place.describe(found.size, found.stamp))
 
 
-def _identity(size: int, stamp: str) -> str:
-    return f"{size} bytes written at {stamp} ns"
-
-
-def _find(path: str) -> list[str]:
-    place = Path(path)
-    if place.is_dir():
-        return sorted(_walk(place))
-    if place.exists():
-        return [str(place)]
-    if not glob.has_magic(path):
-        return []
-    found: set[str] = set()
-    named = frozenset(place.parts)
-    for match in glob.iglob(path, recursive=True):
-        if any(part.startswith(HIDDEN) and part not in named for part in Path(match).parts):
-            continue
-        if os.path.isdir(match):
-            found.update(_walk(Path(match)))
-        else:
-            found.add(match)
-    return sorted(found)
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    for where, folders, names in os.walk(folder, followlinks=True):
-        here = Path(where).resolve()
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(HIDDEN)
-            and not here.is_relative_to((here / name).resolve())  # a link back up has no end
-        ]
-        for name in names:
-            if name.endswith((".parquet", ".pq", ".parq")) and not name.startswith(HIDDEN):
-                yield os.path.join(where, name)
-
-
-def _scan_file(path: str, columns: frozenset[str]) -> Scanned:
+def _scan_file(place: Place, found: Found, columns: frozenset[str]) -> Scanned:
     try:
-        status = os.stat(path)
-        with pq.ParquetFile(path) as parquet:
+        with place.open(found) as parquet:
             footer, schema = parquet.metadata, parquet.schema_arrow
     except (pa.ArrowException, OSError) as error:
-        raise InputUnreadable(path, str(error)) from error
+        raise InputUnreadable(found.path, why(error)) from error
     partitions = tuple(
-        (name, value) for name, value in _partitions(path).items() if name not in schema.names
+        (name, value) for name, value in _partitions(found.path).items() if name not in schema.names
     )
-    for name, _ in partitions:
-        schema = schema.append(pa.field(name, pa.string()))
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    wanted = _wanted(footer, columns)
     return Scanned(
         file=InputFile(
-            path=path,
-            size=status.st_size,
-            stamp=str(status.st_mtime_ns),
-            row_groups=tuple(_row_group(group, columns) for group in groups),
+            path=found.path,
+            size=found.size,
+            stamp=found.stamp,
+            row_groups=tuple(_row_group(group, wanted) for group in groups),
             partitions=partitions,
         ),
-        schema=schema,
-        minima=_minima(groups, columns),
+        schema=_with_partitions(schema, partitions),
+        minima=_minima(groups, wanted, columns),
     )
 
 
-def _row_group(group: pq.RowGroupMetaData, columns: frozenset[str]) -> RowGroup:
-    chunks = [group.column(index) for index in range(group.num_columns)]
+def _with_partitions(schema: pa.Schema, partitions: Sequence[tuple[str, str]]) -> pa.Schema:
+    for name, _ in partitions:
+        schema = schema.append(pa.field(name, pa.string()))
+    return schema
+
+
+def _wanted(footer: pq.FileMetaData, columns: frozenset[str]) -> list[int]:
+    """Which of a row group's columns belong to the named ones (none: all do)."""
+    paths = [footer.schema.column(index).path for index in range(footer.num_columns)]
+    return [
+        index
+        for index, path in enumerate(paths)
+        if not columns or path in columns or path.split(".")[0] in columns
+    ]
+
+
+def _row_group(group: pq.RowGroupMetaData, wanted: Sequence[int]) -> RowGroup:
     return RowGroup(
         rows=group.num_rows,
-        bytes=sum(
-            chunk.total_uncompressed_size
-            for chunk in chunks
-            if not columns or chunk.path_in_schema.split(".")[0] in columns
-        ),
+        bytes=sum(group.column(index).total_uncompressed_size for index in wanted),
     )
 
 
-def _minima(groups: Sequence[pq.RowGroupMetaData], columns: frozenset[str]) -> dict[str, float]:
+def _minima(
+    groups: Sequence[pq.RowGroupMetaData], wanted: Sequence[int], columns: frozenset[str]
+) -> dict[str, float]:
     """Least values of plain numeric columns, from the footer's statistics."""
     least: dict[str, float] = {}
     for group in groups:
-        for index in range(group.num_columns):
+        for index in wanted:
             chunk = group.column(index)
-            name = chunk.path_in_schema
+            name, statistics = chunk.path_in_schema, chunk.statistics
             if columns and name not in columns:
                 continue
-            statistics = chunk.statistics
             if statistics is not None and statistics.has_min_max:
                 least[name] = min(_least(statistics), least.get(name, math.inf))
     return {name: value for name, value in least.items() if math.isfinite(value)}
@@ -247,7 +243,7 @@ def _rows(
     stored = [name for name in columns if name not in partitions]
     skip, left = span.skip, span.rows
     batches = parquet.iter_batches(
-        batch_size=batch_rows,
+        batch_size=_rows_at_once(parquet.metadata, span, stored, batch_rows),
         row_groups=range(span.first_group, span.first_group + span.groups),
         columns=stored or parquet.schema_arrow.names[:1],
         use_threads=False,
@@ -261,6 +257,20 @@ def _rows(
         yield _in_order(batch, columns, partitions)
         if left == 0:
             return
+    raise InputUnreadable(
+        file.path, f"its footer promises {span.rows} rows and {left} of them are not there"
+    )
+
+
+def _rows_at_once(
+    footer: pq.FileMetaData, span: Span, columns: Sequence[str], batch_rows: int
+) -> int:
+    """``batch_rows``, or fewer where rows are so large that those would not fit into memory."""
+    wanted = _wanted(footer, frozenset(columns))
+    indexes = range(span.first_group, span.first_group + span.groups)
+    groups = [_row_group(footer.row_group(index), wanted) for index in indexes]
+    widest = max((group.bytes // group.rows for group in groups if group.rows), default=0)
+    return max(1, min(batch_rows, BATCH_BYTES // max(widest, 1)))
 
 
 def _in_order(

@@ -2,7 +2,8 @@
 
 A column whose type is right and that has no nulls costs nothing. Conversions that cannot lose a
 value are made (int to float, a whole float to int, any timestamp to UTC), in lists too; a number
-is rounded to the float that the model takes, unless it would become infinite.
+is rounded to the float that the model takes, unless it would become infinite. Bytes are taken for
+text, as some writers leave it, where they are UTF-8.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Validated:
 
 def fits(found: pa.DataType, expected: Expected) -> bool:
     """Whether values of that type can ever be what the signature wants."""
+    if types.is_null(found):
+        return True  # a file in which every value is missing
     if expected.width != 1 or types.is_list(expected.type):
         if not _is_list(found):
             return False
@@ -63,15 +66,25 @@ def fits(found: pa.DataType, expected: Expected) -> bool:
     return _converts(found, expected.type)
 
 
-def validate(batch: pa.RecordBatch, expected: Sequence[Expected]) -> Validated:
-    """Check and convert the expected columns of a batch."""
+def validate(
+    batch: pa.RecordBatch, expected: Sequence[Expected], kept: Sequence[str] = ()
+) -> Validated:
+    """Check and convert the expected columns of a batch.
+
+    Rows are refused for text that is not UTF-8 also in the ``kept`` columns, since a reader of the
+    part would refuse the whole of it.
+    """
     rejected: list[Rejected] = []
     columns = []
     for column in expected:
         converted, refused = _convert(batch.column(column.name), column)
         columns.append(converted)
         rejected.extend(refused)
-    every = pa.RecordBatch.from_arrays(columns, names=[column.name for column in expected])
+    names = [column.name for column in expected]
+    every = pa.RecordBatch.from_arrays(columns, names=names)
+    for name in kept:
+        if name not in names:
+            rejected.extend(_garbled(name, batch.column(name)))
     if not rejected:
         return Validated(columns=every, kept=None, features=every, rejected=())
     good = np.ones(batch.num_rows, bool)
@@ -81,15 +94,17 @@ def validate(batch: pa.RecordBatch, expected: Sequence[Expected]) -> Validated:
         good[first] = False
         if len(first):
             unique.append(Rejected(rows=first, reason=refusal.reason))
-    kept = np.flatnonzero(good)
-    features = every.take(pa.array(kept))
-    return Validated(columns=every, kept=kept, features=features, rejected=tuple(unique))
+    whole = np.flatnonzero(good)
+    features = every.take(pa.array(whole))
+    return Validated(columns=every, kept=whole, features=features, rejected=tuple(unique))
 
 
 def _convert(column: pa.Array, expected: Expected) -> tuple[pa.Array, list[Rejected]]:
     name, refused = expected.name, []
     if column.null_count and not expected.allow_null:
         refused.append(Rejected(rows=_where(pc.is_null(column)), reason=f"null in column {name}"))
+    if types.is_null(column.type):
+        return pa.nulls(len(column), _wanted(expected)), refused
     if expected.width != 1:
         refused += _wrong_width(column, expected)
     if _is_list(column.type):
@@ -100,7 +115,48 @@ def _convert(column: pa.Array, expected: Expected) -> tuple[pa.Array, list[Rejec
         converted, unfit = _cast(column, item)
     if len(unfit):
         refused.append(Rejected(rows=unfit, reason=f"value in column {name} does not fit {item}"))
-    return converted, refused
+    return converted, [*refused, *_garbled(name, converted)]
+
+
+def _wanted(expected: Expected) -> pa.DataType:
+    """The type of a whole column, whose lists have any length."""
+    plain = expected.width == 1 or types.is_list(expected.type)
+    return expected.type if plain else pa.list_(expected.type)
+
+
+def _garbled(name: str, column: pa.Array) -> list[Rejected]:
+    """Rows with text that is not UTF-8: writers need not check it, and readers refuse it."""
+    rows = garbled_rows(column)
+    return [Rejected(rows=rows, reason=f"text in column {name} is not UTF-8")] if len(rows) else []
+
+
+def garbled_rows(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Rows whose text, or one of whose texts, is not UTF-8."""
+    if types.is_dictionary(column.type):
+        if not len(garbled_rows(column.dictionary)):
+            return NO_ROWS
+        column = column.dictionary_decode()
+    if _is_list(column.type):
+        if not (_is_text(column.type.value_type) or types.is_dictionary(column.type.value_type)):
+            return NO_ROWS
+        bad = garbled_rows(pc.list_flatten(column))
+        return np.unique(pc.list_parent_indices(column).to_numpy()[bad]) if len(bad) else NO_ROWS
+    if not _is_text(column.type):
+        return NO_ROWS
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        return np.flatnonzero([text is not None and not _decodes(text) for text in raw])
+    return NO_ROWS
+
+
+def _decodes(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _cast_items(column: pa.Array, item: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.int64]]:
@@ -126,6 +182,8 @@ def _cast(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, npt.NDArray[
         column = column.cast(pa.timestamp(column.type.unit, "UTC")).cast(
             pa.timestamp(column.type.unit)
         )
+    if types.is_string(wanted):
+        return pc.cast(column, wanted, safe=False), NO_ROWS  # whether it is text, `_garbled` asks
     if types.is_floating(wanted):
         rounded = pc.cast(column, wanted, safe=False)
         return rounded, _became_infinite(column, rounded)
@@ -180,22 +238,30 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
 def _converts(found: pa.DataType, wanted: pa.DataType) -> bool:
     if types.is_dictionary(found):
         found = found.value_type
     if found.equals(wanted):
         return True
     if types.is_null(found):
-        return True  # a file in which every value is missing
+        return True
     number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
     if types.is_float16(wanted):
         return bool(number) and not types.is_decimal(found)
     if types.is_floating(wanted) or types.is_integer(wanted):
         return bool(number)
     if types.is_string(wanted):
-        return bool(types.is_large_string(found) or types.is_string_view(found))
+        return _is_text(found) or _is_bytes(found)
     if types.is_binary(wanted):
-        return bool(types.is_large_binary(found) or types.is_fixed_size_binary(found))
+        return _is_bytes(found) or types.is_fixed_size_binary(found)
     if types.is_timestamp(wanted):
         return bool(types.is_timestamp(found) or types.is_date(found))
     return False
