@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 
 from scoring.errors import SampleMissing, SearchFailed, VariantUnavailable
@@ -12,6 +10,7 @@ from scoring.models.build import has_variants
 from scoring.models.search_request import Device
 from scoring.models.search_result import SearchResult
 from scoring.runs import Context, sample, search
+from scoring.runs.places import whole_place
 
 
 def of_model(
@@ -39,6 +38,7 @@ def of_model(
     version = context.registry.resolve(model)
     digest, folder = context.cache.fetch(version)
     files = read_model(folder, version.uri)
+    context.trust.check(files)
     if not has_variants(files):
         why = f"no variant can be made of a model of the flavor {files.flavor}"
         raise VariantUnavailable(version.uri, "but native", ("native",), why)
@@ -50,14 +50,16 @@ def of_model(
     def rows() -> tuple[pa.Table, str]:
         most = sample.rows_wanted(files)
         if path is not None:
-            return sample.from_files(str(Path(path).absolute()), needed, most, label), "given"
+            whole = whole_place(path, "--from")
+            given = sample.from_files(whole, needed, most, label, context.stores)
+            return given, "given"
         found = sample.from_reference(context, version, needed, most)
         if found is None:
             raise SampleMissing(version.uri)
         return found, "reference"
 
-    anew = again or path is not None
-    found = search.find(context, about, rows, lambda: None, again=anew)
+    old = search.remembered(context, about) if again or path is not None else None
+    found = search.find(context, about, rows, lambda: None, fit=lambda found: found != old)
     if found is None or found.failure:
         raise SearchFailed(version.uri, "fastest", found.failure if found else "it was given up")
     return found.result

@@ -39,8 +39,10 @@ def usual_rows(operators: Iterable[str], device: str = "cpu") -> int:
 class BatchSize:
     """Rows of one call; halved whenever memory runs out, never raised again."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, done: Callable[[], None] = lambda: None) -> None:
         self.rows = rows
+        self.done = done
+        """Called after every batch: whoever watches the model sees that it goes on."""
 
     def calls(self, rows: int, call: Callable[[int, int], Result]) -> list[Result]:
         """``call(start, stop)`` over consecutive ranges that cover ``rows`` rows, in order.
@@ -57,6 +59,7 @@ class BatchSize:
             except Exception as error:
                 self.shrink(stop - start, error)
                 continue
+            self.done()
             start = stop
         return results
 
@@ -86,7 +89,11 @@ class Batched:
 
     def resize(self, batch_rows: int) -> None:
         """Call the model with that many rows from now on."""
-        self._batches = BatchSize(batch_rows)
+        self._batches = BatchSize(batch_rows, self._batches.done)
+
+    def watch(self, done: Callable[[], None]) -> None:
+        """Call ``done`` after every batch from now on."""
+        self._batches.done = done
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -18,6 +18,8 @@ from scoring.errors import ModelFailed, ModelUnsupported
 from scoring.models.signature import Field
 
 SCORE = "score"
+SHOWN_LENGTH = 100
+"""Characters of what a model returned that a message shows."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -51,7 +53,8 @@ def names(raw: Sequence[str | None], outputs: Sequence[Field], model: str) -> di
 def column(values: npt.NDArray[Any], model: str) -> pa.Array:
     """An array of shape [rows], [rows, 1] or [rows, k] as an Arrow column."""
     if values.ndim == 0:
-        raise ModelFailed(model, f"it returned {values.item()!r} instead of a value for each row")
+        shown = repr(values.item())[:SHOWN_LENGTH]
+        raise ModelFailed(model, f"it returned {shown} instead of a value for each row")
     if values.ndim > 2:
         raise ModelUnsupported(
             model, f"an output has shape {('rows', *values.shape[1:])}; a table holds at most 2"
@@ -89,7 +92,9 @@ def from_python(result: Any, outputs: Sequence[Field]) -> list[tuple[str | None,
 
 def _array(value: Any) -> npt.NDArray[Any]:
     try:
-        return np.asarray(value)
+        found = np.asarray(value)
+        # Of numbers and words in one list NumPy makes words; they are told apart later.
+        return np.asarray(value, object) if found.dtype.kind in "US" else found
     except ValueError:  # lists of different lengths
         return np.fromiter(value, object, len(value))
 

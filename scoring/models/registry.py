@@ -3,6 +3,7 @@
 A pin names one registry version and the digest of its files. Everything after `resolve` works
 from the pin, so a promotion in the middle of a run changes nothing until the next run. MLflow is
 imported inside the functions: it costs a second that only those who talk to a registry pay.
+How long a call may take, and what follows if none is answered, is in `asking`.
 """
 
 from __future__ import annotations
@@ -10,29 +11,32 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scoring import telemetry
-from scoring.errors import ModelNotFound, RegistryUnreachable
+from scoring.errors import ModelNotFound
 from scoring.models import drift_log
+from scoring.models.asking import Circuit, Patience, circuit
 from scoring.models.choice import Choice
+from scoring.models.registry_errors import in_our_words
+from scoring.models.registry_file import check_file
 from scoring.models.search_result import SearchResult
+from scoring.models.version import Version
 
 log = telemetry.logger(__name__)
 
+T = TypeVar("T")
+
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/@]+))$")
 LOGGED_MODEL_URI = re.compile(r"models:/(?P<model>m-[0-9a-f]+)$")
-USER_INFO = re.compile(r"//[^/\s]*@")
-"""Name and password in an address: for a connection, never for a message."""
 MANNERS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """MLflow's own settings, unless somebody chose others: by default it is silent for minutes before
@@ -48,44 +52,34 @@ METRICS_PER_CALL = 1_000
 """As many as MLflow takes at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """One version in the registry."""
-
-    model: str
-    """As the job names it."""
-    name: str
-    version: str
-    source: str
-    profile_uri: str | None
-    """Where the reference profile of this version lies, if it has one."""
-
-    @property
-    def uri(self) -> str:
-        """The exact version, whatever its alias does next."""
-        return f"models:/{self.name}/{self.version}"
-
-
 class Registry:
     """One MLflow registry."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, patience: Patience | None = None) -> None:
         self._uri = uri
+        self._patience = patience or Patience()
+
+    @property
+    def shown(self) -> str:
+        """Its address, without name and password."""
+        return telemetry.without_credentials(self._uri)
 
     def resolve(self, model: str) -> Version:
         """The version that ``model`` means now: by alias, by number, or by stage (deprecated).
 
         Raises:
             ModelNotFound: no such model, alias, stage or version.
+            RegistryRefused: it answers, but not to us.
             RegistryUnreachable: the registry did not answer.
         """
         parts = MODEL_URI.match(model)
         if parts is None:
-            raise ModelNotFound(model, self._shown, "it is not of the form models:/name@alias")
-        with self._answering(model):
-            found = self._find(parts["name"], parts["alias"], parts["version"])
+            raise ModelNotFound(model, self.shown, "it is not of the form models:/name@alias")
+        found = self._ask(
+            model, lambda: self._find(parts["name"], parts["alias"], parts["version"])
+        )
         if found is None:
-            raise ModelNotFound(model, self._shown, f"no version is in stage {parts['version']}")
+            raise ModelNotFound(model, self.shown, f"no version is in stage {parts['version']}")
         return Version(
             model=model,
             name=found.name,
@@ -96,18 +90,27 @@ class Registry:
 
     def download(self, version: Version, folder: Path, only: str = "") -> Path:
         """Copy the version's files, or ``only`` one of them, below ``folder``; return where."""
-        with self._answering(version.uri):
-            from mlflow.artifacts import download_artifacts
+        seconds = self._patience.question if only else self._patience.download
+        return self._ask(version.uri, lambda: self._copy(version, folder, only), seconds)
 
-            place = self._artifacts(version)
-            # MLflow resolves models:/ addresses in its process-wide registry, which is the
-            # caller's to set; a plain artifact address means the same everywhere.
-            found = download_artifacts(
-                artifact_uri=f"{place}/{only}" if only else place,
-                dst_path=str(folder),
-                tracking_uri=self._uri,
-            )
+    def _copy(self, version: Version, folder: Path, only: str) -> Path:
+        place = self._artifacts(version)
+        # MLflow resolves models:/ addresses in its process-wide registry, which is the caller's to
+        # set; a plain artifact address means the same everywhere.
+        return self._file(f"{place}/{only}" if only else place, folder)
+
+    def _file(self, address: str, folder: Path) -> Path:
+        """Copy what lies at a plain address below ``folder``; return where."""
+        from mlflow.artifacts import download_artifacts
+
+        found = download_artifacts(
+            artifact_uri=address, dst_path=str(folder), tracking_uri=self._uri
+        )
         return Path(found)
+
+    def _text(self, address: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            return self._file(address, Path(folder)).read_text(encoding="utf-8")
 
     def _artifacts(self, version: Version) -> str:
         """The plain address of a version's files."""
@@ -120,37 +123,37 @@ class Registry:
 
     def reference_profile(self, version: Version) -> str | None:
         """The reference profile that was logged to this version, as JSON text."""
-        if version.profile_uri is None:
+        address = version.profile_uri
+        if address is None:
             return None
-        with self._answering(version.uri):
-            from mlflow.artifacts import download_artifacts
-
-            path = download_artifacts(artifact_uri=version.profile_uri, tracking_uri=self._uri)
-        return Path(path).read_text(encoding="utf-8")
+        return self._ask(version.uri, lambda: self._text(address))
 
     def reference_sample(self, version: Version, folder: Path) -> Path | None:
-        """The rows that were logged with the version's profile, as Parquet below ``folder``."""
-        with self._answering(version.uri):
-            from mlflow.artifacts import download_artifacts
+        """The rows that were logged with the version's profile, as Parquet below ``folder``.
 
-            tags = self._client().get_model_version(version.name, version.version).tags
-            if SAMPLE_TAG not in tags:
-                return None
-            found = download_artifacts(
-                artifact_uri=tags[SAMPLE_TAG], dst_path=str(folder), tracking_uri=self._uri
-            )
-        return Path(found)
+        There are others to judge by, so this is asked once.
+        """
+
+        def rows() -> Path | None:
+            address = self._tags(version).get(SAMPLE_TAG)
+            return self._file(address, folder) if address else None
+
+        return self._ask(version.uri, rows, self._patience.optional, once=True)
 
     def reference_performance(self, version: Version) -> str | None:
         """How good the version is on labelled rows, as JSON text, if that was logged to it."""
-        with self._answering(version.uri):
-            from mlflow.artifacts import download_artifacts
 
-            tags = self._client().get_model_version(version.name, version.version).tags
-            if PERFORMANCE_TAG not in tags:
-                return None
-            path = download_artifacts(artifact_uri=tags[PERFORMANCE_TAG], tracking_uri=self._uri)
-        return Path(path).read_text(encoding="utf-8")
+        def performance() -> str | None:
+            address = self._tags(version).get(PERFORMANCE_TAG)
+            return self._text(address) if address else None
+
+        return self._ask(version.uri, performance)
+
+    def _tags(self, version: Version) -> Mapping[str, str]:
+        tags: Mapping[str, str] = (
+            self._client().get_model_version(version.name, version.version).tags
+        )
+        return tags
 
     def log_reference(
         self,
@@ -161,7 +164,8 @@ class Registry:
     ) -> None:
         """Log a reference profile to the version, with the rows of ``sample`` and what is known
         of its performance."""
-        with self._answering(version.uri):
+
+        def log_it() -> None:
             client = self._client()
             title = f"reference profile of version {version.version}"
             run_id = self._new_run(f"nightscore/{version.name}", title)
@@ -177,13 +181,16 @@ class Registry:
             for tag, uri in tags.items():
                 client.set_model_version_tag(version.name, version.version, tag, uri)
 
+        self._ask(version.uri, log_it, self._patience.download, once=True)
+
     def log_variants(self, version: Version, job: str, found: SearchResult, choice: Choice) -> None:
-        """Show what a search found: metrics on a run, tags on the version.
+        """Show what a search found: metrics on a run, tags on the version. Tried once.
 
         Raises:
             RegistryUnreachable, ModelNotFound: nothing depends on it.
         """
-        with self._answering(version.uri):
+
+        def log_it() -> None:
             client = self._client()
             title = f"variants of {version.name} version {version.version}"
             run_id = self._new_run(f"nightscore/{job}", title)
@@ -203,15 +210,20 @@ class Registry:
             for tag, text in tags.items():
                 client.set_model_version_tag(version.name, version.version, tag, text)
 
+        self._ask(version.uri, log_it, self._patience.optional, once=True)
+
     def log_drift(
         self, version: Version, job: str, run_id: str, document: Mapping[str, Any], page: Path
     ) -> None:
         """Show a run's drift.json and its page: one MLflow run, however often this is repeated.
 
+        Tried once, and not for long, as a finisher waits for it.
+
         Raises:
             RegistryUnreachable, ModelNotFound: nothing depends on it.
         """
-        with self._answering(version.uri):
+
+        def log_it() -> None:
             from mlflow.entities import Metric, Param, RunTag
 
             client, at = self._client(), drift_log.logged_at(document)
@@ -227,6 +239,8 @@ class Registry:
             client.log_text(shown_by, json.dumps(document, indent=1), "drift.json")
             client.log_artifact(shown_by, str(page))
             client.set_terminated(shown_by)
+
+        self._ask(version.uri, log_it, self._patience.optional, once=True)
 
     def _run_showing(self, job: str, run_id: str, created: int) -> str:
         """The MLflow run that shows a scoring run, which was created at so many milliseconds."""
@@ -248,9 +262,17 @@ class Registry:
         return str(known.experiment_id if known else client.create_experiment(name, place))
 
     def count(self) -> int:
-        """Registered models, up to a thousand. Raises: RegistryUnreachable."""
-        with self._answering("models:/"):
-            return len(self._client().search_registered_models(max_results=1000))
+        """Registered models, up to a thousand; a registry's file is made if it is not there.
+
+        Raises: RegistryRefused, RegistryUnreachable.
+        """
+        import mlflow  # noqa: F401 - outside the time that the registry is given
+
+        def models() -> int:
+            with in_our_words("models:/", self.shown):
+                return len(self._client().search_registered_models(max_results=1000))
+
+        return self._circuit.ask(models, 4 * self._patience.question)
 
     def _client(self) -> Any:
         for variable, value in MANNERS.items():
@@ -276,29 +298,27 @@ class Registry:
             latest = client.get_latest_versions(name, stages=[version])
         return latest[0] if latest else None
 
-    @contextmanager
-    def _answering(self, model: str) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+    def _ask(
+        self,
+        model: str,
+        question: Callable[[], T],
+        seconds: float | None = None,
+        *,
+        once: bool = False,
+    ) -> T:
+        """The answer to what is asked about a model; errors in our words."""
+        import mlflow  # noqa: F401 - outside the time that the registry is given
 
-        try:
-            yield
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise ModelNotFound(model, self._shown, _reason(error.message)) from error
-            raise RegistryUnreachable(self._shown, _reason(error.message)) from error
-        except (OSError, SQLAlchemyError) as error:
-            raise RegistryUnreachable(self._shown, _reason(str(error))) from error
+        def in_words() -> T:
+            check_file(self._uri, self.shown)
+            with in_our_words(model, self.shown):
+                return question()
+
+        return self._circuit.ask(in_words, seconds or self._patience.question, once=once)
 
     @property
-    def _shown(self) -> str:
-        return USER_INFO.sub("//", self._uri)
-
-
-def _reason(text: str) -> str:
-    """The first line of a message, to stand inside a sentence; without a password."""
-    first = (text.strip().splitlines() or ["no reason given"])[0]
-    return USER_INFO.sub("//", first).rstrip(".")
+    def _circuit(self) -> Circuit:
+        return circuit(self._uri, self.shown, self._patience)
 
 
 def artifact_location(tracking_uri: str, experiment: str) -> str | None:

@@ -38,6 +38,7 @@ from scoring.models.search_result import Candidate, SearchResult, Timing
 from scoring.models.signature import ModelFiles, read_model
 from scoring.models.text import TEXT_FLAVORS
 from scoring.models.timing import timed
+from scoring.models.trust import Trust
 
 NATIVE = "native"
 ONNX_OR_TORCH = frozenset({"onnx", "pytorch"})
@@ -81,6 +82,7 @@ class Search:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._files = read_model(Path(request.model_folder), request.model)
+        Trust(registry=request.registry, trusted=request.trusted).check(self._files)
         self._options = EngineOptions(
             device=request.device,
             threads=request.threads,

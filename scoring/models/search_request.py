@@ -43,6 +43,10 @@ class Request:
     """Where the rows come from."""
     folder: str
     """Where variants are built."""
+    registry: str = ""
+    """Where the model is from, see `trust`."""
+    trusted: tuple[str, ...] = ("",)
+    """Registries whose models may run code."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -50,7 +54,8 @@ class Request:
     @classmethod
     def from_json(cls, text: str) -> Request:
         values = json.loads(text)
-        return cls(**{**values, "columns": tuple(values["columns"])})
+        lists = {name: tuple(values[name]) for name in ("columns", "trusted")}
+        return cls(**{**values, **lists})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import yaml
 
 from scoring.errors import ModelUnsupported, SignatureMissing
+from scoring.models.faults import said
 
 COLUMN_TYPES: Mapping[str, pa.DataType] = {
     "boolean": pa.bool_(),
@@ -93,24 +94,30 @@ def read_model(folder: Path, model: str) -> ModelFiles:
 
     Raises:
         SignatureMissing: the model was logged without a signature.
-        ModelUnsupported: the file is missing, or the signature has types that no table holds.
+        ModelUnsupported: the file is missing or damaged, or the signature has types that no table
+            holds.
     """
     path = folder / "MLmodel"
     if not path.is_file():
         raise ModelUnsupported(model, "its artifact has no MLmodel file, so it is no MLflow model")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    raw = content.get("signature")
-    if not raw or not raw.get("inputs"):
-        raise SignatureMissing(model)
-    return ModelFiles(
-        folder=folder,
-        model=model,
-        flavors=content.get("flavors", {}),
-        signature=Signature(
-            inputs=_fields(json.loads(raw["inputs"]), model),
-            outputs=_fields(json.loads(raw.get("outputs") or "[]"), model),
-        ),
-    )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = content.get("signature")
+        if not raw or not raw.get("inputs"):
+            raise SignatureMissing(model)
+        return ModelFiles(
+            folder=folder,
+            model=model,
+            flavors=content.get("flavors", {}),
+            signature=Signature(
+                inputs=_fields(json.loads(raw["inputs"]), model),
+                outputs=_fields(json.loads(raw.get("outputs") or "[]"), model),
+            ),
+        )
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ModelUnsupported(
+            model, f"its MLmodel file is not as MLflow writes it: {said(error)}"
+        ) from error
 
 
 def _fields(specs: Sequence[Mapping[str, Any]], model: str) -> tuple[Field, ...]:

@@ -7,7 +7,7 @@ was made of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,9 @@ class Engine(Protocol):
 
     def resize(self, batch_rows: int) -> None:
         """Call the model with that many rows from now on."""
+
+    def watch(self, done: Callable[[], None]) -> None:
+        """Call ``done`` after every batch from now on, in whichever thread scored it."""
 
     def accepts_null(self, feature: Field) -> bool:
         """Whether this engine can be given a null in that column."""

@@ -205,8 +205,14 @@ class OnnxEngine(Batched):
 
 
 def graph_of(files: ModelFiles) -> Path:
-    """The graph of a model of the onnx flavor."""
-    return files.folder / str(files.flavors["onnx"].get("data", "model.onnx"))
+    """The graph of a model of the onnx flavor.
+
+    Raises: ModelUnsupported: it is not among the model's own files.
+    """
+    graph = files.folder / str(files.flavors["onnx"].get("data", "model.onnx"))
+    if not graph.resolve().is_relative_to(files.folder.resolve()):
+        raise ModelUnsupported(files.model, "its graph lies outside its own folder")
+    return graph
 
 
 def _cut(columns: Columns, start: int, stop: int) -> Columns:

@@ -49,6 +49,7 @@ class PyfuncEngine(Batched):
         promised = outputs.empty(files.signature.outputs) if files.signature.outputs else {}
         self._types = {name: values.type for name, values in promised.items()}
         self._usual: dict[str, pa.DataType] = {}
+        self._names: tuple[str, ...] = ()
         self._batches = BatchSize(options.batch_rows or FRAME_ROWS)
 
     @property
@@ -88,7 +89,20 @@ class PyfuncEngine(Batched):
             name: self._settled(name, outputs.to_arrow(raw[index][1], self._model))
             for index, name in names.items()
         }
-        return outputs.checked(found, rows, self._model)
+        return outputs.checked(self._in_order(found), rows, self._model)
+
+    def _in_order(self, found: dict[str, pa.Array]) -> dict[str, pa.Array]:
+        """The outputs of one batch as every batch has them."""
+        if not found:
+            raise ModelUnsupported(self._model, "it returned a table without a column")
+        self._names = self._names or tuple(found)
+        if set(found) != set(self._names):
+            raise ModelUnsupported(
+                self._model,
+                f"its outputs were {', '.join(self._names)} in one batch and are "
+                f"{', '.join(found)} in the next: return the same columns always",
+            )
+        return {name: found[name] for name in self._names}
 
     def _settled(self, name: str, values: pa.Array) -> pa.Array:
         """The output in the type that it has in every batch, so that the parts fit together."""

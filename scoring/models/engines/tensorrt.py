@@ -15,12 +15,14 @@ from pathlib import Path
 
 import onnx
 import onnxruntime
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from scoring.models.batch import usual_rows
 from scoring.models.cache import folder_digest
 from scoring.models.engines import EngineOptions
 
+LOCK_SECONDS = 1800.0
+"""How long one waits for another that compiles the same engine; that takes minutes."""
 MOST_ROWS = 65_536
 """Of a batch that a search tries."""
 SEARCHED_STEPS = 64
@@ -66,8 +68,16 @@ def one_compiles(options: dict[str, str]) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with FileLock(f"{folder}.lock"):
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:  # it is frozen: compile once more rather than wait for ever
         yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def row_range(graph: onnx.GraphProto, batch_rows: int) -> tuple[int, int]:

@@ -99,6 +99,7 @@ class TextEngine(Batched):
     def _called(self, prepared: Tokens, batches: Sequence[slice]) -> list[Arrays]:
         def call(rows: slice) -> Arrays:
             found: Arrays = self._session.run(None, prepared.padded(rows))
+            self._batches.done()
             return found
 
         if self._callers == 1 or len(batches) == 1:

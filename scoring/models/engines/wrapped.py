@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,9 @@ class WrappedEngine:
 
     def resize(self, batch_rows: int) -> None:
         self._inner.resize(batch_rows)
+
+    def watch(self, done: Callable[[], None]) -> None:
+        self._inner.watch(done)
 
     def accepts_null(self, feature: Field) -> bool:
         return self._inner.accepts_null(feature)

@@ -84,4 +84,5 @@ class FeatureEngine(Batched):
 
     def _first_token(self, text: str) -> Any:
         found = self._pipeline(text, **self._settings)  # [1, tokens, width]
+        self._batches.done()
         return found[0, 0].float().cpu().numpy()
