@@ -17,6 +17,9 @@ from schedules.cron import next_slot
 from scoring.job import Job, Schedule
 from scoring.wake import CONTROL, START_DUE, SWEEP
 
+STALE_SECONDS = 3600.0
+"""After which nobody needs to answer a sweep's message. Long: it is compared with the clock of
+whichever worker takes it, and one that is minutes ahead would throw every sweep away."""
 NEVER_SECONDS = 24 * 3600.0
 """How often beat looks again at a schedule that has ended."""
 
@@ -63,7 +66,7 @@ def beat_schedule(jobs: Sequence[Job], sweep_seconds: float) -> dict[str, dict[s
         "sweep": {
             "task": SWEEP,
             "schedule": sweep_seconds,
-            "options": {**ring, "expires": max(2 * sweep_seconds, 10.0)},
+            "options": {**ring, "expires": max(2 * sweep_seconds, STALE_SECONDS)},
         }
     }
     for job in jobs:

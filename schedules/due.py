@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from schedules.cron import ON_TIME, before_first, slots_between, to_start
 from scoring import telemetry
-from scoring.errors import ServiceError
+from scoring.errors import RegistryUnreachable, ServiceError
 from scoring.job import Job, Schedule
 from scoring.job_files import load_jobs
 from scoring.runs import (
@@ -36,6 +36,8 @@ def start_due(context: Context, name: str | None = None) -> list[str]:
                 started += _start_due(context, job, job.schedule)
             except ServiceError:  # down for every job
                 raise
+            except RegistryUnreachable as error:  # the slot stays open
+                log.warning("slot_waits_for_registry", job=job.name, error=str(error))
             except Exception:  # not decided on, so looked at again; the other jobs go on
                 log.exception("schedule_failed", job=job.name)
     return started

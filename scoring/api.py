@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date as calendar_date
 from pathlib import Path
@@ -14,11 +15,13 @@ from scoring.job import Job
 from scoring.job_files import find_job
 from scoring.ledger import DeliveryRecord, Ledger, RunRecord
 from scoring.progress import follow
-from scoring.runs import Context, create, iso_time, on_date, wake
+from scoring.runs import Context, create, iso_time, on_date, this_caller, wake
 from scoring.runs.places import DRIFT_FILE
 from scoring.runs.reject import reject
+from scoring.runs.replay import replay
 from scoring.runs.report import show_decision
 from scoring.settings import Settings
+from scoring.telemetry import on_one_line
 from scoring.wake import Bell
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ def submit(
     Raises:
         JobError, InputError, ModelError, OutputError: nothing was started, and why.
         BrokerNotConfigured, LedgerUnreachable: nothing was started.
+        SubmissionRefused: this user has submitted too many in the last minute; nothing was started.
         BrokerUnreachable: the run named in it is recorded; the sweep will start it.
     """
     context = open_context(settings or Settings())
@@ -55,6 +59,7 @@ def submit(
         on_date(date),
         trigger="manual",
         idempotency_key=idempotency_key,
+        who=this_caller(),
     )
     return Run(created.run.id, context)
 
@@ -66,11 +71,16 @@ def get_run(run_id: str, *, settings: Settings | None = None) -> Run:
 
 
 def latest_runs(
-    *, job: str | None = None, limit: int = 20, settings: Settings | None = None
+    *,
+    job: str | None = None,
+    limit: int = 20,
+    replays: bool = True,
+    settings: Settings | None = None,
 ) -> list[Run]:
-    """Runs, newest first."""
+    """Runs, newest first; ``replays`` among them unless it is False."""
     context = open_context(settings or Settings())
-    return [Run(run.id, context) for run in context.ledger.runs.latest(job=job, limit=limit)]
+    found = context.ledger.runs.latest(job=job, limit=limit, replays=replays)
+    return [Run(run.id, context) for run in found]
 
 
 def open_context(settings: Settings) -> Context:
@@ -121,22 +131,25 @@ class Run:
     def scores(self) -> pyarrow.dataset.Dataset:
         """The published scores, rows in input order; ``.to_table().to_pandas()`` makes a frame.
 
+        Rows that were replayed come last. A replay has the scores of the run that it is of.
+
         Raises:
             RunNotInState: the run is not published, or a later run replaced its output.
         """
-        import pyarrow.dataset
-
-        from scoring.data.publish import published_run
-
         run = self.record
-        output = Path(run.output)
+        if run.replay_of is not None:
+            return Run(run.replay_of, self._context).scores()
         if run.state != "published":
             raise RunNotInState(run.id, run.state, "published")
-        current = published_run(output)
-        if current != run.id:
-            raise RunNotInState(run.id, f"replaced by {current or 'nothing'}", "still in place")
-        parts = sorted(str(part) for part in output.glob("part-*.parquet"))
-        return pyarrow.dataset.dataset(parts, format="parquet")
+        output = self._context.output(run)
+        found = output.manifest()
+        if found is None or found["run_id"] != run.id:
+            current = "nothing" if found is None else found["run_id"]
+            raise RunNotInState(run.id, f"replaced by {current}", "still in place")
+        try:
+            return output.dataset([part["file"] for part in found["parts"]])
+        except FileNotFoundError as error:
+            raise RunNotInState(run.id, "being replaced", "still in place") from error
 
     def report(self) -> dict[str, Any]:
         """The drift report. Raises: RunNotInState: the run has none yet."""
@@ -157,19 +170,39 @@ class Run:
         Raises:
             KeyMissing, LabelsUnusable, PathOutsideRoots: the labels cannot be matched.
             RunNotInState: the run is not published, or a later run replaced its output.
-            RegistryUnreachable, ModelNotFound: the reference's performance cannot be read.
+            ModelError: the reference's performance cannot be read.
         """
         from scoring.evaluation import evaluate
 
         return evaluate(self._context, self.record, labels, label)
 
-    def retry(self) -> Run:
+    def replay(self, version: str | None = None, who: str = "") -> Run:
+        """Score the run's quarantined rows again, and add them to it once they are scored.
+
+        The version is the one that the job's model names now, unless one is given. Returns the
+        replay, a run of its own, at once; ``wait`` for it. Rows that it cannot score stay in
+        quarantine, and can be replayed again.
+
+        Raises:
+            NothingToReplay: no row is in quarantine.
+            RunNotInState: the run is not published, or a later run replaced its output.
+            QuarantineUnusable, ReplayOvertaken, JobError, ModelError: nothing was started, and why.
+            BrokerNotConfigured: nothing was started.
+            BrokerUnreachable: the replay named in it is recorded; the sweep will start it.
+        """
+        address.broker_url(self._context.settings)
+        started = replay(self._context, self.id, version, on_one_line(who or this_caller()))
+        return Run(started.id, self._context)
+
+    def retry(self, who: str = "") -> Run:
         """Go on with a failed or cancelled run; finished chunks are kept.
+
+        ``who`` asked for it, this user unless it is said, is kept with the run's history.
 
         Raises: RunNotInState, BrokerNotConfigured, BrokerUnreachable.
         """
         address.broker_url(self._context.settings)
-        numbers = self._ledger.runs.retry(self.id)
+        numbers = self._ledger.runs.retry(self.id, on_one_line(who or this_caller()))
         record = self.record
         if numbers:
             wake(self._context, record, numbers)
@@ -177,10 +210,17 @@ class Run:
             self._context.doorbell.finish(record)
         return self
 
-    def cancel(self) -> Run:
-        """Stop the run; nothing of it is published. Raises: RunNotInState."""
-        if not self._ledger.runs.cancel(self.id):
-            raise RunNotInState(self.id, self.status, "running or held")
+    def cancel(self, who: str = "") -> Run:
+        """Stop the run; nothing of it is published.
+
+        ``who`` did it, this user unless it is said, is kept with the run's history.
+        Its workers notice within seconds, between two batches; a call of the model that takes
+        longer has to return first.
+
+        Raises: RunNotInState: it has ended, or is being published just now.
+        """
+        if not self._ledger.runs.cancel(self.id, on_one_line(who or this_caller())):
+            raise RunNotInState(self.id, _too_late(self.status), "running or held")
         show_decision(self._context, self.id)
         return self
 
@@ -193,7 +233,7 @@ class Run:
         """
         self._refuse_if_outdated()
         address.broker_url(self._context.settings)
-        self._ledger.decisions.release(self.id, who, reason)
+        self._ledger.decisions.release(self.id, on_one_line(who), on_one_line(reason))
         self._context.doorbell.finish(self.record)
         return self
 
@@ -205,7 +245,7 @@ class Run:
 
         Raises: RunNotInState.
         """
-        reject(self._context, self.id, who, reason)
+        reject(self._context, self.id, on_one_line(who), on_one_line(reason))
         return self
 
     def history(self) -> list[dict[str, Any]]:
@@ -225,12 +265,11 @@ class Run:
         return [_delivery_document(one) for one in self._ledger.deliveries.of(self.id)]
 
     def _refuse_if_outdated(self) -> None:
-        from scoring.data.publish import published_run
-
         mine = self.record
-        current = published_run(Path(mine.output))
-        if current is None:
+        found = self._context.output(mine).manifest()
+        if found is None:
             return
+        current = str(found["run_id"])
         try:
             later = self._ledger.runs.get(current).created_at > mine.created_at
         except RunNotFound:
@@ -245,24 +284,42 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """The run as ``--json`` shows it."""
-        return run_document(self.record)
+        return run_documents([self])[0]
 
     @property
     def _ledger(self) -> Ledger:
         return self._context.ledger
 
 
-def run_document(run: RunRecord) -> dict[str, Any]:
+def _too_late(state: str) -> str:
+    """The state of a run that cannot be cancelled, in words."""
+    if state != "finishing":
+        return state
+    return "finishing: all of it is scored, and it is being published, or held, just now"
+
+
+def run_documents(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """Runs as ``--json`` shows them; all of one ledger."""
+    if not found:
+        return []
+    replays = found[0]._context.ledger.replays.by_run([run.id for run in found])
+    return [_run_document(run.record, replays.get(run.id, [])) for run in found]
+
+
+def _run_document(run: RunRecord, replays: Sequence[str]) -> dict[str, Any]:
     """A run's JSON: the fields that commands promise."""
     return {
         "id": run.id,
         "job": run.job,
         "slot": run.slot,
         "trigger": run.trigger,
+        "replay_of": run.replay_of,
+        "replays": list(replays),
         "state": run.state,
         "model": run.model,
         "model_version": run.model_version,
         "model_digest": run.model_digest,
+        "resolution": run.resolution,
         "variant": run.variant,
         "batch_rows": run.batch_rows,
         "precision": json.loads(run.precision) if run.precision else None,

@@ -7,8 +7,11 @@
     │   ├── TemplateUnfilled
     │   ├── DateInvalid
     │   ├── KeyTaken
+    │   ├── KeyInvalid
     │   ├── PathOutsideRoots
     │   ├── StoreUnsupported
+    │   ├── UrlInvalid
+    │   ├── StoreRefused
     │   ├── ReferenceUnreadable
     │   ├── ReferenceMissing
     │   ├── SampleMissing
@@ -20,27 +23,43 @@
     │   ├── InputChanged
     │   ├── InputColumnsMissing
     │   ├── InputTypeMismatch
+    │   ├── InputTypesDiffer
+    │   ├── QuarantineUnusable
     │   └── LabelsUnusable
     ├── ModelError                the model cannot be used
     │   ├── RegistryUnreachable
+    │   ├── RegistryRefused
     │   ├── ModelNotFound
+    │   ├── ModelFilesGone
     │   ├── SignatureMissing
     │   ├── ModelUnsupported
+    │   ├── ModelUntrusted
     │   ├── VariantUnavailable
     │   ├── VariantRefused
     │   ├── VariantDamaged
     │   ├── SearchFailed
     │   ├── DeviceUnavailable
     │   ├── ModelDigestMismatch
+    │   ├── ModelNotLoaded
+    │   ├── ModelHangs
+    │   ├── ModelDies
     │   └── ModelFailed
     ├── OutputError               the output cannot be written
     │   ├── OutputOccupied
+    │   ├── OutputFull
+    │   ├── OutputBusy
+    │   ├── OutputClaimed
+    │   ├── OutputIncomplete
+    │   ├── PartMissing
     │   ├── PartsDiffer
     │   └── RowBalanceBroken
     ├── RunError                  the run is not in a state for this
     │   ├── RunNotFound
     │   ├── RunNotInState
     │   ├── RunFailed
+    │   ├── NothingToReplay
+    │   ├── ReplayOvertaken
+    │   ├── SubmissionRefused
     │   ├── ErrorBudgetExceeded
     │   └── DriftTooSevere
     ├── ServiceError              something we depend on did not answer
@@ -48,6 +67,7 @@
     │   ├── BrokerNotConfigured
     │   ├── LedgerUnreachable
     │   ├── LedgerOutdated
+    │   ├── StoreUnreachable
     │   ├── ServiceDied
     │   └── PortUnusable
     └── LeaseLost                 another attempt took the chunk over
@@ -59,6 +79,23 @@ text is built in ``__str__``; only that shape survives pickle and Celery's JSON 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+NAMES_SHOWN = 40
+"""Most columns that a message names."""
+
+
+def shown(name: str) -> str:
+    """A name from outside as a message shows it: a terminal must not obey what is in it."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in name
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names from outside, the first of them if they are very many."""
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return shown(", ".join(names[:NAMES_SHOWN])) + more
 
 
 class ScoringError(Exception):
@@ -143,6 +180,21 @@ class KeyTaken(JobError):
         )
 
 
+class KeyInvalid(JobError):
+    """An idempotency key is no text that every ledger can keep."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        shown = self.key if len(self.key) <= 60 else f"{self.key[:60]}..."
+        return (
+            f"idempotency key {shown!r} has {len(self.key)} characters and cannot be kept. Nothing "
+            "was started. Give 1 to 200 characters, none of them NUL or half of another."
+        )
+
+
 class PathOutsideRoots(JobError):
     """A path of the job leaves the places that jobs may read and write."""
 
@@ -153,13 +205,13 @@ class PathOutsideRoots(JobError):
     def __str__(self) -> str:
         return (
             f"{self.key} is {self.path}, outside the places that jobs may read and write "
-            f"({', '.join(self.roots)}). Nothing was started. Use a path below one of them, or "
-            "let the operator add the place to SCORING_DATA_ROOTS."
+            f"({', '.join(self.roots)}). Nothing was read or written there. Use a path below one "
+            "of them, or let the operator add the place to SCORING_DATA_ROOTS."
         )
 
 
 class StoreUnsupported(JobError):
-    """A path names an object store that this version cannot read or write."""
+    """A path names a kind of store that this version cannot read or write."""
 
     def __init__(self, key: str, path: str) -> None:
         super().__init__(key, path)
@@ -167,8 +219,39 @@ class StoreUnsupported(JobError):
 
     def __str__(self) -> str:
         return (
-            f"{self.key} is {self.path}: this version reads and writes local and mounted paths "
-            "only. Nothing was started. Mount the store, or copy the data to a local path."
+            f"{self.key} is {self.path}: this version reads and writes local and mounted paths, "
+            "s3://, gs:// and az:// only. Nothing was started. Mount the store, or copy the data "
+            "to one of these."
+        )
+
+
+class UrlInvalid(JobError):
+    """A path names an object store in a way that could mean two places, or none."""
+
+    def __init__(self, key: str, url: str, reason: str) -> None:
+        super().__init__(key, url, reason)
+        self.key, self.url, self.reason = key, url, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} is {self.url}: {self.reason}. Nothing was started. Write it as "
+            "s3://bucket/some/folder, without '..', empty segments or a login in it."
+        )
+
+
+class StoreRefused(JobError):
+    """An object store answered, and did not let us."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url, self.reason = url, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the object store refuses {self.url}: {self.reason}. Nothing was started or published "
+            "because of it, the earlier output stands. Check the bucket, "
+            "SCORING_STORAGE_OPTIONS or the AWS_* variables of the worker, and what these "
+            "credentials may do there."
         )
 
 
@@ -259,8 +342,8 @@ class NoInputFiles(InputError):
 
     def __str__(self) -> str:
         return (
-            f"no Parquet files at {self.path}. Nothing was scored and the earlier output, if any, "
-            "stands. Check [input] path and the date, or wait until the data has landed; "
+            f"no Parquet files at {shown(self.path)}. Nothing was scored and the earlier output, "
+            "if any, stands. Check [input] path and the date, or wait until the data has landed; "
             "a folder is searched for *.parquet, hidden files (. and _) left out."
         )
 
@@ -274,7 +357,7 @@ class InputUnreadable(InputError):
 
     def __str__(self) -> str:
         return (
-            f"input file {self.path} cannot be read as Parquet: {self.reason}. "
+            f"input file {shown(self.path)} cannot be read as Parquet: {shown(self.reason)}. "
             "Nothing is published, the earlier output stands. Write the file again and "
             "start a new run."
         )
@@ -289,8 +372,9 @@ class InputChanged(InputError):
 
     def __str__(self) -> str:
         return (
-            f"input file {self.path} changed after the run was planned: planned {self.planned}, "
-            f"found {self.found}. Nothing is published, the earlier output stands. "
+            f"input file {shown(self.path)} changed after the run was planned: "
+            f"planned {self.planned}, found {self.found}. "
+            "Nothing is published, the earlier output stands. "
             "Let the writer finish, then start a new run."
         )
 
@@ -304,9 +388,9 @@ class InputColumnsMissing(InputError):
 
     def __str__(self) -> str:
         return (
-            f"input file {self.path} lacks {', '.join(self.missing)}; it has "
-            f"{', '.join(self.present)}. Nothing was scored. The model's signature, key and "
-            "passthrough name the columns that must be there."
+            f"input file {shown(self.path)} lacks {listed(self.missing)}; it has "
+            f"{listed(self.present) or 'no columns'}. Nothing was scored. "
+            "The model's signature, key and passthrough name the columns that must be there."
         )
 
 
@@ -319,9 +403,40 @@ class InputTypeMismatch(InputError):
 
     def __str__(self) -> str:
         return (
-            f"input file {self.path}: column {self.column} is {self.found}, the model's signature "
-            f"wants {self.wanted}. Nothing was scored. Write the column as {self.wanted}, or log "
-            "the model with a signature that fits the data."
+            f"input file {shown(self.path)}: column {shown(self.column)} is {self.found}, "
+            f"the model's signature wants {self.wanted}. Nothing was scored. Write the column as "
+            f"{self.wanted}, or log the model with a signature that fits the data."
+        )
+
+
+class InputTypesDiffer(InputError):
+    """A key or passthrough column has one type in one file and another in the next."""
+
+    def __init__(self, path: str, column: str, found: str, first: str, wanted: str) -> None:
+        super().__init__(path, column, found, first, wanted)
+        self.path, self.column, self.found = path, column, found
+        self.first, self.wanted = first, wanted
+
+    def __str__(self) -> str:
+        return (
+            f"input file {shown(self.path)}: column {shown(self.column)} is {self.found}, but "
+            f"{self.wanted} in {shown(self.first)}. Nothing was scored. Key and passthrough "
+            "columns are published as they are. Write this one with the same type in every file."
+        )
+
+
+class QuarantineUnusable(InputError):
+    """The rows that a run left in quarantine cannot be scored as they lie there."""
+
+    def __init__(self, run: str, place: str, reason: str) -> None:
+        super().__init__(run, place, reason)
+        self.run, self.place, self.reason = run, place, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the quarantine of run {self.run} in {self.place} cannot be replayed: {self.reason}. "
+            "Nothing was started, the published scores stand. Write the rows that it names to a "
+            "file of their own and score that, or start a new run over the whole input."
         )
 
 
@@ -353,8 +468,25 @@ class RegistryUnreachable(ModelError):
 
     def __str__(self) -> str:
         return (
-            f"the MLflow registry at {self.uri} did not answer: {self.reason}. "
-            "Nothing was started. Check MLFLOW_TRACKING_URI, then start the run again."
+            f"the MLflow registry at {self.uri} did not answer: {self.reason}. Nothing was "
+            "started, the earlier output stands, and a scheduled slot waits until it is back. "
+            "Check MLFLOW_TRACKING_URI and that the registry is up, then start the run again. A "
+            'job with on_registry_outage = "last" goes on with the version that it named last.'
+        )
+
+
+class RegistryRefused(ModelError):
+    """The MLflow registry answered, but not to us."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(uri, reason)
+        self.uri, self.reason = uri, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the MLflow registry at {self.uri} refused to answer: {self.reason}. Nothing was "
+            "started, the earlier output stands. Check MLFLOW_TRACKING_URI and the name and "
+            "password, or the token, that MLflow is given, then start the run again."
         )
 
 
@@ -370,6 +502,21 @@ class ModelNotFound(ModelError):
             f"{self.model} is not in the registry at {self.uri}: {self.reason}. Nothing was "
             "started. Register the model, or give it the alias: "
             "MlflowClient().set_registered_model_alias(name, 'production', version)."
+        )
+
+
+class ModelFilesGone(ModelError):
+    """The version is registered, but its files are not where the registry says."""
+
+    def __init__(self, model: str, place: str) -> None:
+        super().__init__(model, place)
+        self.model, self.place = model, place
+
+    def __str__(self) -> str:
+        return (
+            f"files of {self.model} are gone from {self.place}, where the registry says they are. "
+            "Nothing is published, the earlier output stands. Register the model again as a new "
+            "version, or put the files back, then start a new run."
         )
 
 
@@ -402,6 +549,24 @@ class ModelUnsupported(ModelError):
 
     def __str__(self) -> str:
         return f"{self.model} cannot be scored: {self.reason}. Nothing is published."
+
+
+class ModelUntrusted(ModelError):
+    """A model would run code, and comes from a registry whose code may not run here."""
+
+    def __init__(self, model: str, why: str, registry: str, trusted: Sequence[str]) -> None:
+        super().__init__(model, why, registry, trusted)
+        self.model, self.why, self.registry = model, why, registry
+        self.trusted = tuple(trusted)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} comes from the registry at {self.registry}, whose models may not run "
+            f"code here, and it would: {self.why}. Nothing of it was loaded, and nothing is "
+            f"published. Trusted are {', '.join(self.trusted)}. Register the model as ONNX, which "
+            "is data and runs from anywhere, or let the operator add the registry to "
+            "SCORING_TRUSTED_REGISTRIES."
+        )
 
 
 class VariantUnavailable(ModelError):
@@ -499,6 +664,51 @@ class ModelDigestMismatch(ModelError):
         )
 
 
+class ModelNotLoaded(ModelError):
+    """The model's own code raised while it was loaded, or something that it needs is missing."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model, self.reason = model, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} does not load on this worker: {self.reason.rstrip('.')}. Nothing was "
+            "scored, the earlier output stands. Let the workers have the packages that it was "
+            "logged with, or register a version that loads, then start a new run."
+        )
+
+
+class ModelHangs(ModelError):
+    """A call of the model takes longer than the job allows."""
+
+    def __init__(self, model: str, seconds: float) -> None:
+        super().__init__(model, seconds)
+        self.model, self.seconds = model, seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} did not answer within {self.seconds:g} s. Nothing of this attempt is "
+            "kept, the earlier output stands; the next attempt looks for the row that does it. "
+            "Set [execution] batch_seconds higher if the model is only slow."
+        )
+
+
+class ModelDies(ModelError):
+    """The model ends or hangs every process it is loaded into, whatever rows it is given."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model, self.reason = model, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} cannot be scored even in a process of its own: {self.reason}. Nothing "
+            "is published, the earlier output stands. See the worker's log for where it happened. "
+            "Register a mended version, then start a new run."
+        )
+
+
 class ModelFailed(ModelError):
     """The model raised, or returned something that does not fit its input."""
 
@@ -526,6 +736,83 @@ class OutputOccupied(OutputError):
             f"output path {self.path} holds {self.found}, which Nightscore did not write, so it "
             "was left alone. Publishing replaces a whole folder: name one of its own in "
             "[output] path, or move those files away."
+        )
+
+
+class OutputFull(OutputError):
+    """There is no room left where parts, manifest or report are written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"no space left under {self.path} ({self.reason}). Nothing of this run is published, "
+            "the earlier output stands, and finished chunks are kept. Check what "
+            "fills it and free some space, then `scoring retry` goes on from there."
+        )
+
+
+class OutputBusy(OutputError):
+    """Another finisher is exchanging a folder beside the output, and does not come to an end."""
+
+    def __init__(self, folder: str, seconds: float) -> None:
+        super().__init__(folder, seconds)
+        self.folder, self.seconds = folder, seconds
+
+    def __str__(self) -> str:
+        return (
+            f"another process has held the right to publish in {self.folder} for more than "
+            f"{self.seconds:.0f} s; it may be frozen. Scored parts are kept, the earlier output "
+            "stands. The run is published as soon as that process goes on. Let it, or end it."
+        )
+
+
+class OutputClaimed(OutputError):
+    """Another run is being published in the same place of a store."""
+
+    def __init__(self, output: str, owner: str, claim: str) -> None:
+        super().__init__(output, owner, claim)
+        self.output, self.owner, self.claim = output, owner, claim
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.owner} is being published to {self.output}, or its publisher died there. "
+            "Nothing of this run is published, its parts are safe. Wait for the end of the other, "
+            "then `scoring retry` publishes this one. Give each job an output of its own; if no "
+            f"ledger knows that run any more, delete {self.claim}."
+        )
+
+
+class OutputIncomplete(OutputError):
+    """Publishing to a store stopped after the earlier output had begun to be removed."""
+
+    def __init__(self, output: str, run: str, reason: str) -> None:
+        super().__init__(output, run, reason)
+        self.output, self.run, self.reason = output, run, reason
+
+    def __str__(self) -> str:
+        return (
+            f"publishing run {self.run} to {self.output} stopped half-way: {self.reason}. Readers "
+            "find no _SUCCESS there, so nobody takes it for complete; the input and what the run "
+            f"has staged are safe. Run `scoring retry {self.run}`, which publishes it, or score "
+            "the same input anew."
+        )
+
+
+class PartMissing(OutputError):
+    """What a chunk has written is not where it was staged."""
+
+    def __init__(self, name: str, staging: str) -> None:
+        super().__init__(name, staging)
+        self.name, self.staging = name, staging
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} is gone from {self.staging}, where it waited for being published. "
+            "Nothing is published, the earlier output stands. Check what removed it (clean-up jobs "
+            "and lifecycle rules must spare .nightscore), then start a new run."
         )
 
 
@@ -597,6 +884,52 @@ class RunFailed(RunError):
 
     def __str__(self) -> str:
         return f"run {self.run} is {self.state}: {self.reason}"
+
+
+class NothingToReplay(RunError):
+    """No row of the run is in quarantine."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.run = run
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run} has no row in quarantine, so there is nothing to replay. Nothing was "
+            "started. See `scoring status` for what was replayed before."
+        )
+
+
+class ReplayOvertaken(RunError):
+    """Rows that a replay scored have meanwhile been published by another one."""
+
+    def __init__(self, run: str, replay: str, other: str) -> None:
+        super().__init__(run, replay, other)
+        self.run, self.replay, self.other = run, replay, other
+
+    def __str__(self) -> str:
+        return (
+            f"replay {self.replay} of run {self.run} was overtaken by {self.other}, which scored "
+            "the same rows. Nothing is published of this one, so no row is doubled. Run `scoring "
+            f"replay {self.run}` for what is in quarantine now; if {self.other} has failed, "
+            f"`scoring retry {self.other}` first."
+        )
+
+
+class SubmissionRefused(RunError):
+    """A caller has submitted as many runs as they may for now."""
+
+    def __init__(self, caller: str, limit: int, seconds: float) -> None:
+        super().__init__(caller, limit, seconds)
+        self.caller, self.limit, self.seconds = caller, limit, seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.caller} may submit {self.limit} runs a minute and has used them up. Nothing "
+            f"was started. Submit it again in {self.seconds:.1f} s, or let the operator raise "
+            "SCORING_SUBMISSIONS_PER_MINUTE. Give each submission an idempotency key, and one "
+            "that is sent again starts nothing and costs nothing."
+        )
 
 
 class ErrorBudgetExceeded(RunError):
@@ -696,6 +1029,21 @@ class LedgerOutdated(ServiceError):
         return (
             f"the ledger at {self.url} is at revision {self.found}, this version needs "
             f"{self.needed}. Nothing was changed. Run `scoring db upgrade`."
+        )
+
+
+class StoreUnreachable(ServiceError):
+    """An object store did not answer, however often it was asked."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url, self.reason = url, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the object store did not answer for {self.url}: {self.reason}. Finished chunks and "
+            "what is published are safe; the attempt is made again. Check that the store is up "
+            "and the endpoint in SCORING_STORAGE_OPTIONS or AWS_ENDPOINT_URL is right."
         )
 
 

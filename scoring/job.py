@@ -178,6 +178,10 @@ class Execution(_Table):
     """Tries at one chunk before it counts as poisonous."""
     error_budget: _Share = 0.001
     """Share of a run's rows that may be quarantined before the run fails."""
+    batch_seconds: float = Field(
+        default=600.0, gt=0, description="a number of seconds greater than 0, such as 600"
+    )
+    """How long one call of the model may take before it counts as hanging."""
     tensorrt: bool = Field(default=False, description="true or false")
     """Whether CUDA may mean TensorRT, which takes minutes to prepare a model once."""
 
@@ -369,6 +373,10 @@ class Job(_Table):
         ),
     )
     """The registered model; resolved once per run and pinned."""
+    on_registry_outage: Literal["fail", "last"] = Field(
+        default="fail", description='"fail" or "last"'
+    )
+    """When the registry does not answer: fail, or use the version that it named last."""
     key: _Columns = ()
     """Columns that identify a row; written first in every part."""
     input: Input = Field(description="a table, [input], with at least path")

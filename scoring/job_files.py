@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from scoring.errors import JobFileInvalid, JobNotFound
@@ -16,13 +17,30 @@ def find_job(job: str, jobs_folder: Path) -> Job:
     A name is first what a file says in its ``name`` key, then a file's own name, then a path.
     Raises ``JobFileInvalid`` when the file found has faults, ``JobNotFound`` when there is none.
     """
-    in_folder = _job_files(jobs_folder)
     paths = [
         *([Path(job), jobs_folder / job] if job.endswith(".toml") else []),
-        *(path for path in in_folder if _name_in(path) == job),
-        *(path for path in in_folder if path.stem == job),
+        *_of_that_name(job, jobs_folder),
         Path(job),
     ]
+    return _first(paths, job, jobs_folder)
+
+
+def named_job(job: str, jobs_folder: Path) -> Job:
+    """The job of that name in the folder, never one at a path: who sends a message may choose
+    among the operator's jobs, and not have another one run as the operator.
+
+    Raises ``JobFileInvalid``, ``JobNotFound``.
+    """
+    return _first(_of_that_name(job, jobs_folder), job, jobs_folder)
+
+
+def _of_that_name(job: str, folder: Path) -> list[Path]:
+    files = _job_files(folder)
+    by_name = [path for path in files if _name_in(path) == job]
+    return [*by_name, *(path for path in files if job in (path.stem, path.name))]
+
+
+def _first(paths: Sequence[Path], job: str, jobs_folder: Path) -> Job:
     for path in paths:
         if path.is_file():
             return Job.load(path)

@@ -7,6 +7,7 @@ kernel's ticks since boot on Linux, the system's creation time elsewhere.
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from pathlib import Path
@@ -17,13 +18,21 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
-def end_with_parent() -> None:
+def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
     """Have the kernel end this process when the thread that started it is gone (Linux only).
 
     For ``preexec_fn``: it runs between fork and exec.
     """
     if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _libc.prctl(PR_SET_PDEATHSIG, how)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child has ended, without collecting it: its number stays its own meanwhile."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def started(pid: int) -> str | None:

@@ -7,13 +7,16 @@ handed the same settings means the same place.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AliasChoices,
     Field,
     SecretStr,
     ValidationError,
@@ -23,7 +26,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from scoring.errors import SettingsInvalid
+from scoring import urls
+from scoring.errors import JobError, SettingsInvalid
 
 BROKERS = ("redis", "rediss")
 SCHEMES = {
@@ -32,8 +36,13 @@ SCHEMES = {
     "cache_url": BROKERS,
 }
 """What the addresses of services begin with."""
-SECRETS = {*SCHEMES, "webhooks", "webhook_secret"}
+SECRETS = {
+    *SCHEMES,
+    *("webhooks", "webhook_secret", "storage_options", "s3_endpoint", "trusted_registries"),
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI"),
+}
 """Settings whose values are not shown, as they may hold a password."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 URL = re.compile(r"https?://[^/\s]+")
 
 
@@ -59,8 +68,18 @@ class Settings(BaseSettings):
     """Redis or Valkey for shared caches; empty: the broker's."""
     jobs: Path = Path("jobs")
     """Folder of job files; a job is found there by its name."""
-    data_roots: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Places that jobs may read and write; empty: anywhere on this machine."""
+    data_roots: Annotated[tuple[str, ...], NoDecode] = ()
+    """Places that jobs may read and write, folders and URLs of stores; empty: anywhere."""
+    storage_options: Annotated[dict[str, dict[str, SecretStr]], NoDecode] = Field(
+        default_factory=dict, repr=False
+    )
+    """How stores are reached, by root: JSON, ``{"s3://bucket": {"endpoint": "https://..."}}``."""
+    s3_endpoint: str = Field(
+        default="",
+        validation_alias=AliasChoices("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        repr=False,
+    )
+    """Of the stores that `storage_options` names none for; empty: the region's own."""
     artifacts: Path = Path()
     """Reports, quarantine and plans of every run; default: ``artifacts`` in the home."""
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI", repr=False)
@@ -69,6 +88,12 @@ class Settings(BaseSettings):
     """Addresses that drift may be told to, by name: ``mlops=https://...``, blanks between."""
     webhook_secret: SecretStr = SecretStr("")
     """Key that signs what is posted to webhooks; empty: it is not signed."""
+    trusted_registries: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
+    """Registries whose pickled models may run here, blanks between; empty: only this one."""
+    submissions_per_minute: int = Field(default=600, ge=0)
+    """Runs that one caller may submit in a minute, schedules aside; 0: as many as they like."""
+    child_memory_mb: int = Field(default=0, ge=0)
+    """A worker child that grows beyond it is replaced after its chunk; 0: a share of the memory."""
     log: Literal["console", "json"] = "console"
     """How log lines are written."""
     lease_seconds: float = Field(default=60.0, gt=0)
@@ -77,6 +102,8 @@ class Settings(BaseSettings):
     """How often beat looks for what was lost."""
     search_seconds: float = Field(default=900.0, gt=0)
     """How long a search for the variants of a model may take."""
+    stop_seconds: float = Field(default=60.0, ge=0)
+    """How long a worker that is told to stop may go on with its chunks before others get them."""
     workers: int = Field(default_factory=cores, ge=1)
     """Worker children on this machine; each scores with ``cores / workers`` threads."""
 
@@ -91,9 +118,22 @@ class Settings(BaseSettings):
     @field_validator("data_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part for part in value.split(os.pathsep) if part)
-        return value
+        roots = urls.split_roots(value) if isinstance(value, str) else value
+        return tuple(map(_root, roots)) if isinstance(roots, list | tuple) else roots
+
+    @field_validator("storage_options", mode="before")
+    @classmethod
+    def _parse_options(cls, value: object) -> object:
+        found = json.loads(value or "{}") if isinstance(value, str) else value
+        for root in found if isinstance(found, dict) else ():
+            if not urls.is_url(str(root)):
+                raise ValueError(f"{root} is not the URL of a store, such as s3://bucket")
+        return found
+
+    @field_validator("trusted_registries", mode="before")
+    @classmethod
+    def _split_registries(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
 
     @field_validator("webhooks", mode="before")
     @classmethod
@@ -125,6 +165,12 @@ class Settings(BaseSettings):
             raise SettingsInvalid(_faults(invalid)) from None
 
     @property
+    def roots_missing(self) -> bool:
+        """Whether this is one machine of several, and its jobs may read and write anywhere."""
+        host = urlsplit(self.broker_url).hostname
+        return bool(host) and host not in LOOPBACK and not self.data_roots
+
+    @property
     def model_cache(self) -> Path:
         """Where model files are kept, once per machine."""
         return self.home / "models"
@@ -138,6 +184,17 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         """Where the embedded services write their logs."""
         return self.home / "logs"
+
+
+def _root(place: object) -> str:
+    """A root as one text, the same in every process."""
+    text = os.fspath(place) if isinstance(place, os.PathLike) else str(place)
+    if not urls.is_url(text):
+        return str(Path(text.removeprefix("file://")).expanduser().absolute())
+    try:
+        return urls.join("://".join(urls.parts(text)[:2]), *urls.parts(text)[2:])
+    except JobError as error:
+        raise ValueError(str(error)) from error
 
 
 def _faults(invalid: ValidationError | SettingsError) -> list[str]:

@@ -8,6 +8,7 @@ others find its addresses and use it.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -26,9 +27,10 @@ from filelock import FileLock, Timeout
 
 from scoring import address, metrics, telemetry
 from scoring.address import Addresses
-from scoring.errors import ServiceDied
-from scoring.processes import end_with_parent, started
+from scoring.errors import BrokerUnreachable, ServiceDied
+from scoring.processes import end_with_parent, has_ended, started
 from scoring.settings import Settings
+from scoring.wake import Bell
 
 log = telemetry.logger(__name__)
 
@@ -36,8 +38,16 @@ QUEUES = ("control", "cpu", "gpu", "celery")
 """What the embedded worker serves; ``celery`` is where other applications' messages arrive."""
 START_SECONDS = 30.0
 """How long a service may take until it answers."""
-STOP_SECONDS = 20.0
-"""How long a service may take to stop before it is killed."""
+SOFT_SECONDS = 10.0
+"""How long the worker may go on with its chunks once it is told to stop: a person waits for it."""
+STOP_SECONDS = 25.0
+"""How long a service may take to stop before it is killed: a worker hands its chunks back first."""
+KILL_AT = 3
+"""A service that would have to be told to stop for the third time is killed instead."""
+MLFLOW_STORE = "MLFLOW_BACKEND_STORE_URI"
+"""Where `mlflow server` finds its store if no argument says so: arguments are seen by everybody."""
+MLFLOW_JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
+"""Whether `mlflow server` starts eight processes for jobs of its own; a registry has none."""
 SHORT_LIFE_SECONDS = 3.0
 SHORT_LIVES = 5
 """So many lives in a row, none longer than that and none ended by SIGKILL, and a service counts as
@@ -66,12 +76,16 @@ class Stack:
     """Whether Flower, the MLflow pages and the metrics are served too."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the services' environment."""
+    asked: Callable[[], int] = int
+    """How often somebody has asked it to stop. Starting ends then; asking again hurries a stop."""
     services: dict[str, Service] = field(default_factory=dict)
     _lock: FileLock | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _monitor: threading.Thread | None = None
     _broken: ServiceDied | None = None
     _metrics: metrics.Endpoint | None = None
+    _emptied: bool = False
+    """Whether the broker was started again, and nobody was told yet that its messages are gone."""
 
     def __enter__(self) -> Stack:
         self.ensure()
@@ -95,6 +109,7 @@ class Stack:
 
         Raises:
             ServiceDied: a service does not start, or keeps dying.
+            KeyboardInterrupt: it was asked to stop while it was starting.
         """
         if self._broken is not None:
             raise self._broken
@@ -108,6 +123,7 @@ class Stack:
             found = address.read(self.settings.home)
             if found is not None:
                 return found
+            self._unless_asked()
             if time.monotonic() > deadline:
                 logs = str(self.settings.logs)
                 raise ServiceDied("stack", "is being started by another process, too slowly", logs)
@@ -131,9 +147,10 @@ class Stack:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+        begun = min(self.asked(), 1)
         broker = self.services.pop("broker", None)
-        _stop(list(self.services.values()))
-        _stop([broker] if broker else [])
+        _stop(list(self.services.values()), lambda: self.asked() - begun)
+        _stop([broker] if broker else [], lambda: self.asked() - begun)
         self.services.clear()
         if self._lock is not None:
             self._lock.release()
@@ -157,6 +174,7 @@ class Stack:
         self._stopping.clear()
         self._launch("broker", _broker(ports["broker"], self.settings.home))
         self._wait("broker", lambda: _answers(ports["broker"]))
+        self._tell_of_loss(addresses.broker)
         environment = {**self.environment, "SCORING_BROKER_URL": addresses.broker}
         self.environment = environment
         self._launch("worker", _worker(self.settings.workers, self.queues))
@@ -164,7 +182,7 @@ class Stack:
         if self.pages:
             at = ("--address=127.0.0.1", f"--port={ports['flower']}")
             self._launch("flower", _celery("flower", *at))
-            self._launch("mlflow", _mlflow(self.settings.tracking_uri, ports["mlflow"]))
+            self._launch("mlflow", _mlflow(ports["mlflow"]))
             self._wait("flower", lambda: _answers(ports["flower"]))
             self._wait("mlflow", lambda: _answers(ports["mlflow"]))
         address.write(self.settings.home, addresses)
@@ -182,6 +200,7 @@ class Stack:
     def _environ(self) -> dict[str, str]:
         settings = self.settings
         return {
+            MLFLOW_JOBS: "false",
             **os.environ,
             "SCORING_HOME": str(settings.home),
             "SCORING_DATABASE_URL": settings.database_url,
@@ -190,9 +209,16 @@ class Stack:
             "SCORING_LEASE_SECONDS": str(settings.lease_seconds),
             "SCORING_SWEEP_SECONDS": str(settings.sweep_seconds),
             "SCORING_SEARCH_SECONDS": str(settings.search_seconds),
+            "SCORING_STOP_SECONDS": str(min(settings.stop_seconds, SOFT_SECONDS)),
             "SCORING_WORKERS": str(settings.workers),
+            "SCORING_CHILD_MEMORY_MB": str(settings.child_memory_mb),
+            "SCORING_SUBMISSIONS_PER_MINUTE": str(settings.submissions_per_minute),
+            "SCORING_TRUSTED_REGISTRIES": " ".join(settings.trusted_registries),
+            "SCORING_STORAGE_OPTIONS": _options(settings),
             "SCORING_DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
             "MLFLOW_TRACKING_URI": settings.tracking_uri,
+            **({"AWS_ENDPOINT_URL_S3": settings.s3_endpoint} if settings.s3_endpoint else {}),
+            MLFLOW_STORE: settings.tracking_uri,
             **self.environment,
         }
 
@@ -202,11 +228,24 @@ class Stack:
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         service, deadline = self.services[name], time.monotonic() + START_SECONDS
         while not ready():
+            self._unless_asked()
             died = service.process is not None and service.process.poll() is not None
             if died or time.monotonic() > deadline:
                 reason = "ended as it started" if died else f"is silent after {START_SECONDS:.0f} s"
                 raise ServiceDied(name, reason, str(self._log(name)))
             self._stopping.wait(0.05)
+
+    def _unless_asked(self) -> None:
+        if self.asked():
+            raise KeyboardInterrupt
+
+    def _tell_of_loss(self, broker: str) -> None:
+        """Have the first worker look for what was sent to a broker that is no more."""
+        try:
+            Bell(lambda: broker).messages_lost()
+            self._emptied = False
+        except BrokerUnreachable as error:
+            log.debug("broker_unreachable", error=str(error))
 
     def _watch(self) -> None:
         """Start again whatever dies, until the stack stops.
@@ -216,13 +255,15 @@ class Stack:
         """
         while not self._stopping.wait(0.1):
             for service in list(self.services.values()):
-                if service.process is None or not _has_ended(service.process.pid):
+                if service.process is None or not has_ended(service.process.pid):
                     continue
                 _collect(service.process)
                 try:
                     self._revive(service)
                 except OSError as error:
                     self._give_up(service, f"cannot be started again: {error}")
+            if self._emptied:
+                self._tell_of_loss(self.environment["SCORING_BROKER_URL"])
 
     def _revive(self, service: Service) -> None:
         killed = service.process is not None and service.process.returncode == -signal.SIGKILL
@@ -232,12 +273,20 @@ class Stack:
             self._give_up(service, "keeps dying")
             return
         service.restarts += 1
+        self._emptied = self._emptied or service.name == "broker"
         log.warning("service_restarted", service=service.name, restarts=service.restarts)
         self._launch(service.name, service.command)
 
     def _give_up(self, service: Service, reason: str) -> None:
         service.process = None
         self._broken = ServiceDied(service.name, reason, str(self._log(service.name)))
+
+
+def _options(settings: Settings) -> str:
+    """How stores are reached, as the services read it."""
+    found = settings.storage_options.items()
+    plain = {root: {name: v.get_secret_value() for name, v in of.items()} for root, of in found}
+    return json.dumps(plain)
 
 
 def _acquired(lock: FileLock) -> bool:
@@ -292,9 +341,10 @@ def _celery(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "celery", "-A", "tasks", *arguments]
 
 
-def _mlflow(tracking_uri: str, port: int) -> list[str]:
+def _mlflow(port: int) -> list[str]:
+    """The store's address may hold a password: it is in the environment, see `MLFLOW_STORE`."""
     at = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri, *at]
+    return [sys.executable, "-m", "mlflow", "server", *at]
 
 
 def _answers(port: int) -> bool:
@@ -318,25 +368,22 @@ def _spawn(
     )
 
 
-def _stop(services: Sequence[Service]) -> None:
+def _stop(services: Sequence[Service], hurried: Callable[[], int]) -> None:
+    """Stop processes at once; a worker that is told again hands back, and then all are killed."""
     processes = [service.process for service in services if service.process is not None]
+    told, deadline = 0, time.monotonic() + STOP_SECONDS
+    while (alive := [one for one in processes if not has_ended(one.pid)]) and told < KILL_AT:
+        if told <= hurried():
+            told += 1
+            for process in alive:
+                process.terminate()
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
     for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    for process in processes:
-        while not _has_ended(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if not _has_ended(process.pid):
+        if not has_ended(process.pid):
             log.warning("service_killed", pid=process.pid)
         _collect(process)
-
-
-def _has_ended(pid: int) -> bool:
-    """Whether a child has ended, without collecting it: its number stays its own meanwhile."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
 
 
 def _collect(process: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from celery import Celery, signals
+from celery.utils.log import get_multiprocessing_logger
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -30,14 +31,15 @@ from scoring.wake import (
     TRANSPORT_OPTIONS,
     Bell,
 )
-from tasks import devices
+from tasks import child, devices, stopping, transport
 
 log = telemetry.logger(__name__)
 
 REDIS_DEFAULT = "redis://127.0.0.1:6379/0"
 """What Celery users expect when nothing is configured."""
-SOFT_SHUTDOWN_SECONDS = 60.0
-"""Near one chunk: what a worker that is told to stop may still finish."""
+CHILD_START_SECONDS = 60.0
+"""A spawned child imports everything before it says that it is up: at Celery's four seconds a busy
+machine kills each child that it starts, for ever."""
 
 
 def _broker(settings: Settings) -> str:
@@ -53,6 +55,7 @@ def _queue(name: str) -> Queue:
 
 
 def _configured(settings: Settings) -> Celery:
+    transport.use()
     jobs, faults = load_jobs(settings.jobs)
     for fault in faults:
         log.error("job_file_invalid", file=fault.source, error=str(fault))
@@ -70,10 +73,12 @@ def _configured(settings: Settings) -> Celery:
         task_queues=[_queue(name) for name in (CONTROL, "cpu", "celery")],
         task_create_missing_queues=True,
         task_queue_max_priority=max(PRIORITY_STEPS),
+        worker_consumer="tasks.messages:Consumer",
         worker_prefetch_multiplier=1,
         worker_pool_start_method="spawn",
+        worker_proc_alive_timeout=CHILD_START_SECONDS,
         worker_cancel_long_running_tasks_on_connection_loss=True,
-        worker_soft_shutdown_timeout=SOFT_SHUTDOWN_SECONDS,
+        worker_soft_shutdown_timeout=settings.stop_seconds,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -95,7 +100,7 @@ app = _configured(Settings())
 def context() -> Context:
     """This process's ledger, registry and loaded models."""
     settings = Settings()
-    return Context.open(settings, Bell(lambda: str(app.conf.broker_url)))
+    return Context.open(settings, Bell(lambda: str(app.conf.broker_url)), child.host())
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
@@ -110,19 +115,32 @@ def _choose_children(conf: Any, options: Any, **_: Any) -> None:
 def _prepare_worker(sender: Any, **_: Any) -> None:
     """Before the children start: each knows its share of the machine, and the tables are there."""
     telemetry.configure(Settings().log)
+    if Settings().roots_missing:
+        log.warning("data_roots_missing", advice="set SCORING_DATA_ROOTS: jobs may go anywhere now")
     children = devices.children(sender)
     devices.share_cores(children, cores())
     devices.share_gpus(children)
+    child.limit_memory(sender, children, Settings())
     try:
         context().ledger.database.ready()
     except ScoringError as error:  # Celery would go on without a word
         raise SystemExit(f"error: {error}") from error
 
 
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _prepare_stopping(sender: Any, **_: Any) -> None:
+    stopping.install(sender.pool, context, Settings().stop_seconds)
+
+
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _prepare_child(**_: Any) -> None:
     telemetry.configure(Settings().log)
     devices.claim_gpu()
+
+
+@signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _end_child(exitcode: int, **_: Any) -> None:
+    child.say_why_replaced(exitcode)
 
 
 @signals.beat_init.connect  # type: ignore[untyped-decorator]
@@ -133,6 +151,14 @@ def _prepare_beat(**_: Any) -> None:
         app.send_task(SWEEP, queue=CONTROL, priority=0, **SEND_OPTIONS)
     except (OperationalError, RedisError) as error:
         log.warning("broker_unreachable", error=str(error))  # beat's first interval tries again
+
+
+@signals.after_setup_logger.connect  # type: ignore[untyped-decorator]
+@signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]
+def _guard_log(logger: logging.Logger, **_: Any) -> None:
+    """Celery shows parts of messages, which anybody may have sent, and errors with addresses."""
+    for one in (logger, get_multiprocessing_logger()):
+        telemetry.guard_standard_logging(one)
 
 
 if Settings().log == "json":

@@ -17,6 +17,7 @@ from scoring.job_files import load_jobs
 from scoring.ledger import Ledger
 from scoring.models import Registry
 from scoring.settings import Settings, cores
+from scoring.telemetry import without_credentials
 from scoring.wake import Bell, without_password
 
 Verdict = Literal["ok", "note", "bad"]
@@ -42,6 +43,7 @@ def checks(settings: Settings) -> list[Check]:
         _guarded("ledger", lambda: _ledger(settings)),
         _guarded("broker", lambda: _broker(settings)),
         _guarded("registry", lambda: _registry(settings)),
+        _guarded("data roots", lambda: _roots(settings)),
         _guarded("jobs", lambda: _jobs(settings)),
         _guarded("cpu", lambda: _cpu(settings)),
         _guarded("gpu", _gpu),
@@ -89,8 +91,17 @@ def _broker(settings: Settings) -> tuple[Verdict, str]:
 
 
 def _registry(settings: Settings) -> tuple[Verdict, str]:
+    shown = without_credentials(settings.tracking_uri)
     count = Registry(settings.tracking_uri).count()
-    return "ok" if count else "note", f"{settings.tracking_uri} with {count} registered models"
+    return "ok" if count else "note", f"{shown} with {count} registered models"
+
+
+def _roots(settings: Settings) -> tuple[Verdict, str]:
+    if settings.data_roots:
+        return "ok", ", ".join(settings.data_roots)
+    if settings.roots_missing:
+        return "bad", "none: name the places that jobs may read and write in SCORING_DATA_ROOTS"
+    return "note", "none: jobs may read and write wherever this user may"
 
 
 def _jobs(settings: Settings) -> tuple[Verdict, str]:

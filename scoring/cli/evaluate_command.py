@@ -29,7 +29,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Measure a published run on labels that have arrived since, against its reference."""
-    found = find(run)
+    found = find(run, replays=False)
     performance = found.evaluate(labels, label)
     if json:
         show.document(performance)

@@ -13,10 +13,13 @@ import typer
 
 from scoring import telemetry
 from scoring.cli import (
+    audit_command,
+    clean_command,
     evaluate_command,
     metrics_command,
     model_commands,
     plan_commands,
+    replay_command,
     run_commands,
     service_commands,
 )
@@ -37,8 +40,11 @@ run_commands.register(app)
 plan_commands.register(app)
 model_commands.register(app)
 evaluate_command.register(app)
+replay_command.register(app)
 service_commands.register(app)
 metrics_command.register(app)
+audit_command.register(app)
+clean_command.register(app)
 
 
 @app.callback()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from scoring.job import Precision
 from scoring.job_files import find_job
 from scoring.models.search_document import search_document
 from scoring.models.search_request import Device
+from scoring.runs.places import whole_place
 from scoring.settings import Settings
 
 models_app = typer.Typer(no_args_is_help=True, help="Models in the registry.")
@@ -59,7 +59,7 @@ def profile(
     if from_ is not None and from_run is not None:
         raise typer.BadParameter("give --from or --from-run, not both")
     if from_ is not None:
-        path = str(Path(from_).absolute())
+        path = whole_place(from_, "--from")
         found = reference.from_training(
             context, uri, path, _named(columns), label, keep_sample=sample
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import math
-import os
 import time
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -16,9 +14,9 @@ from rich.markup import escape
 from scoring import api
 from scoring import runs as runs_of
 from scoring.cli import report_table, show
+from scoring.cli.stopping import embedded
 from scoring.errors import RunNotFound
 from scoring.job_files import find_job
-from scoring.ledger import RunRecord
 from scoring.progress import follow
 from scoring.runs.report import VERSION
 from scoring.settings import Settings
@@ -53,11 +51,10 @@ def run(job: JobArgument, date: DateOption = None, json: JsonOption = False) -> 
     found = find_job(job, settings.jobs)
     runs_of.on_date(date)  # a wrong date is said before anything is started
     if settings.broker_url:
-        _finish(_follow(api.submit(found, date=date), json=json), json=json)
-        return
-    with Stack(settings, queues=(*QUEUES, found.execution.queue)) as stack:
-        ended = _follow(api.submit(found, date=date), json=json, stack=stack)
-    _finish(ended, json=json)
+        leave(watch(api.submit(found, date=date), json=json), json=json)
+    with embedded(settings, queues=(*QUEUES, found.execution.queue)) as stack:
+        ended = watch(api.submit(found, date=date), json=json, stack=stack)
+    leave(ended, json=json)
 
 
 def submit(
@@ -103,11 +100,11 @@ def runs(
     json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
-    found = [one.record for one in api.latest_runs(job=job, limit=limit)]
+    found = api.latest_runs(job=job, limit=limit)
     if json:
-        show.document([api.run_document(one) for one in found])
+        show.document(api.run_documents(found))
     else:
-        show.table(show.runs_table(found))
+        show.table(show.runs_table([one.record for one in found]))
 
 
 def report(
@@ -136,39 +133,32 @@ def report(
 
 def retry(run: RunArgument, json: JsonOption = False) -> None:
     """Go on with a failed or cancelled run; finished chunks are kept."""
-    _changed(find(run).retry(), json=json)
+    _changed(find(run).retry(runs_of.this_user()), json=json)
 
 
 def cancel(run: RunArgument, json: JsonOption = False) -> None:
     """Stop a run; nothing of it is published."""
-    _changed(find(run).cancel(), json=json)
+    _changed(find(run).cancel(runs_of.this_user()), json=json)
 
 
 def release(run: RunArgument, reason: ReasonOption = "", json: JsonOption = False) -> None:
     """Publish a run that is held back."""
-    _changed(find(run).release(_user(), reason), json=json)
+    _changed(find(run).release(runs_of.this_user(), reason), json=json)
 
 
 def reject(run: RunArgument, reason: ReasonOption = "", json: JsonOption = False) -> None:
     """Drop a run that is held back, for good; the earlier output stands."""
-    _changed(find(run).reject(_user(), reason), json=json)
+    _changed(find(run).reject(runs_of.this_user(), reason), json=json)
 
 
-def find(run: str) -> api.Run:
+def find(run: str, *, replays: bool = True) -> api.Run:
+    """The run of an id, or the latest one, which is no replay unless ``replays`` count."""
     if run != LATEST:
         return api.get_run(run)
-    newest = api.latest_runs(limit=1)
+    newest = api.latest_runs(limit=1, replays=replays)
     if not newest:
         raise RunNotFound(run)
     return newest[0]
-
-
-def _user() -> str:
-    """Who types the command; a container's user may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
 
 
 def _changed(found: api.Run, *, json: bool) -> None:
@@ -178,7 +168,7 @@ def _changed(found: api.Run, *, json: bool) -> None:
         show.say(f"{found.id} is {found.status}")
 
 
-def _follow(submitted: api.Run, *, json: bool, stack: Stack | None = None) -> RunRecord:
+def watch(submitted: api.Run, *, json: bool, stack: Stack | None = None) -> api.Run:
     """Wait with a progress bar; keep some stack alive if the run depends on an embedded one."""
     patience = time.monotonic() + PATIENCE_SECONDS
 
@@ -194,20 +184,21 @@ def _follow(submitted: api.Run, *, json: bool, stack: Stack | None = None) -> Ru
             )
 
     try:
-        (ended,) = follow(lambda: [submitted.record], show=not json, each=look)
+        follow(lambda: [submitted.record], show=not json, each=look)
     except KeyboardInterrupt:
         show.say(
             f"{submitted.id} is kept as it is: it goes on where a worker is (`scoring up`), "
             f"`scoring cancel {submitted.id}` drops it"
         )
         raise
-    return ended
+    return submitted
 
 
-def _finish(ended: RunRecord, *, json: bool) -> None:
+def leave(run: api.Run, *, json: bool) -> NoReturn:
     """Print how the run ended, and leave with its exit code."""
+    ended = run.record
     if json:
-        show.document(api.run_document(ended))
+        show.document(run.to_dict())
     else:
         show.table(show.runs_table([ended]))
         if ended.state == "published":

@@ -29,7 +29,7 @@ def up() -> None:
     api.open_context(settings)
     asked = asked_to_stop()
     show.say("starting broker, worker, beat, Flower and MLflow ...")
-    with Stack(settings, pages=True) as stack:
+    with Stack(settings, pages=True, asked=lambda: asked.times) as stack:
         addresses = stack.ensure()
         if not stack.running:
             show.say(f"a stack already runs in {settings.home} (process {addresses.pid})")
@@ -48,7 +48,7 @@ def up() -> None:
         show.say("ready; Ctrl-C stops everything")
         while not asked.wait(0.5):
             stack.check()
-        show.say("stopping ...")
+        show.say("stopping; what is being scored goes on next time. Ctrl-C again hurries")
 
 
 def doctor(json: JsonOption = False) -> None:

@@ -55,7 +55,9 @@ def problem(error: Exception) -> None:
 
 def runs_table(runs: Sequence[RunRecord]) -> Table:
     """Runs, one a line."""
-    found = listing("run", "slot", "state", "version", "drift", ">chunks", ">rows", ">quarantined")
+    more = ["replay of"] if any(run.replay_of for run in runs) else []
+    known = ("run", "slot", "state", "version", "drift", ">chunks", ">rows", ">quarantined")
+    found = listing(*known, *more)
     for run in runs:
         found.add_row(
             run.id,
@@ -66,6 +68,7 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
             f"{run.chunks_done}/{run.chunks}",
             f"{run.rows_scored:,}/{run.rows_in:,}",
             f"{run.rows_quarantined:,}",
+            *[run.replay_of or "-" for _ in more],
         )
     return found
 
@@ -100,6 +103,8 @@ def run_details(found: Mapping[str, Any]) -> Table:
     for name, value in found.items():
         if isinstance(value, Mapping):  # numbers of the choice, all in --json; here why it was made
             value = value.get("why")
+        if isinstance(value, list):
+            value = ", ".join(value) or None
         if value is not None:
             text = f"{value:,}" if isinstance(value, int) else escape(visible(str(value)))
             details.add_row(name.replace("_", " "), text)
@@ -125,13 +130,18 @@ def history_table(events: Sequence[Mapping[str, Any]]) -> Table:
     """What happened to a run, one event a line; its lists and tables are in --json only."""
     found = listing("at", "event", "detail")
     for one in events:
-        detail = ", ".join(
-            f"{name}: {value}"
-            for name, value in one["detail"].items()
-            if value not in (None, "") and not isinstance(value, (dict, list))
-        )
-        found.add_row(one["at"], one["event"], escape(visible(detail)))
+        found.add_row(one["at"], one["event"], escape(event_detail(one["detail"])))
     return found
+
+
+def event_detail(detail: Mapping[str, Any]) -> str:
+    """What an event tells, on one line."""
+    told = ", ".join(
+        f"{name}: {value}"
+        for name, value in detail.items()
+        if value not in (None, "") and not isinstance(value, (dict, list))
+    )
+    return visible(told)
 
 
 def share(value: float | None) -> str:

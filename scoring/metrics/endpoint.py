@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from scoring.settings import Settings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+SILENT_SECONDS = 10.0
+"""How long whoever connects may say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,22 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> Endpoin
         server, thread = start_http_server(port, host, _registry(database))
     except (OSError, OverflowError) as error:
         raise PortUnusable(host, port, str(error)) from error
+    server.RequestHandlerClass = _patient_for_seconds(server.RequestHandlerClass)
     shown = f"[{host}]" if ":" in host else host
     return Endpoint(f"http://{shown}:{server.server_port}/metrics", server, thread, database)
+
+
+def _patient_for_seconds(handler: Any) -> Any:
+    """The same handler, which hangs up on who connects and asks nothing."""
+
+    class Handler(handler):  # type: ignore[misc]  # whatever the library made
+        timeout = SILENT_SECONDS
+
+        def handle(self) -> None:
+            with suppress(TimeoutError):
+                super().handle()
+
+    return Handler
 
 
 def exposition(settings: Settings) -> str:

@@ -24,8 +24,8 @@ from scoring.drift.profile.profile import Profiler
 from scoring.errors import ModelUnsupported
 from scoring.models import Engine
 from scoring.pipeline import isolate
-from scoring.pipeline.handover import Handover, Stop, in_thread
-from scoring.pipeline.quarantine import Quarantine
+from scoring.pipeline.handover import Handover, Stage, Stop
+from scoring.pipeline.quarantine import FILE, ROW, Quarantine
 from scoring.pipeline.work import (
     ChunkWork,
     Scored,
@@ -63,7 +63,8 @@ class Attempt:
         self._check = check
         self._expected = expected_columns(engine)
         names = [column.name for column in self._expected]
-        self._columns = list(dict.fromkeys([*work.kept, *names]))
+        origin = (FILE, ROW) if work.replayed else ()
+        self._columns = list(dict.fromkeys([*work.kept, *names, *origin]))
         self._part = sink.part_name(work.number, work.attempt)
         self._writer = sink.PartWriter(work.staging / self._part, work.metadata)
         kinds = feature_kinds(self._expected)
@@ -76,20 +77,24 @@ class Attempt:
         self._work.staging.mkdir(parents=True, exist_ok=True)
         stop = Stop()
         read, predicted = Handover(stop), Handover(stop)
-        threads = [
-            in_thread("reader", lambda: self._read(read), stop),
-            in_thread("writer", lambda: self._write(predicted), stop),
+        stages = [
+            Stage("reader", lambda: self._read(read), stop),
+            Stage("writer", lambda: self._write(predicted), stop),
         ]
         try:
+            for stage in stages:
+                stage.start()
             for slab in read:
                 self._check()
                 self._predict(slab)
                 predicted.put(slab)
             predicted.put(None)
-        except BaseException as error:
+            for stage in stages:
+                stage.wait()
+        except BaseException as error:  # also when told to stop: whoever is next has this to itself
             stop.now(error)
-        for thread in threads:
-            thread.join()
+        for stage in stages:
+            stage.wait()
         if stop.error is not None:
             raise stop.error
         return self._close()
@@ -111,10 +116,12 @@ class Attempt:
         for span in self._work.spans:
             file = self._work.files[span.file]
             row = span.first_row
-            batches = source.read(file, span, self._columns, self._engine.slab_rows)
+            batches = source.read(
+                file, span, self._columns, self._engine.slab_rows, self._work.stores
+            )
             while (batch := self._next(batches)) is not None:
                 with self._timed("validate"):
-                    checked = validate(batch, self._expected)
+                    checked = validate(batch, self._expected, self._work.kept)
                 with self._timed("profile"):
                     self._features.add(by_name(checked.columns))
                 with self._timed("prepare"):
@@ -159,10 +166,10 @@ class Attempt:
         for slab in predicted:
             if not slab.outputs:  # none of its rows could be scored
                 continue
+            with self._timed("profile_outputs"):
+                self._profile_outputs(slab.outputs)  # first, as it sees names that clash
             with self._timed("write"):
                 self._writer.write(self._part_rows(slab))
-            with self._timed("profile_outputs"):
-                self._profile_outputs(slab.outputs)
 
     def _part_rows(self, slab: Slab) -> pa.RecordBatch:
         rows = slab.rows.select(list(self._work.kept))

@@ -59,15 +59,30 @@ class Handover:
             yield slab
 
 
-def in_thread(name: str, work: Callable[[], None], stop: Stop) -> threading.Thread:
-    """Start a thread whose error, if it has one, stops the attempt and surfaces there."""
+class Stage:
+    """A thread whose error, if it has one, stops the attempt and surfaces there."""
 
-    def guarded() -> None:
+    def __init__(self, name: str, work: Callable[[], None], stop: Stop) -> None:
+        self._work, self._stop = work, stop
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until it has ended.
+
+        Unlike joining a thread this can be taken up again when a signal has broken it off. A
+        thread that has not begun by then finds that the attempt has stopped.
+        """
+        if self._thread.ident is not None:
+            self._ended.wait()
+
+    def _run(self) -> None:
         try:
-            work()
+            self._work()
         except BaseException as error:
-            stop.now(error)
-
-    thread = threading.Thread(target=guarded, name=name)
-    thread.start()
-    return thread
+            self._stop.now(error)
+        finally:
+            self._ended.set()

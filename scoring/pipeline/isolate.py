@@ -1,7 +1,9 @@
-"""Predict, and when the model raises find the rows that make it, by halves.
+"""Predict, and when the model raises or stops find the rows that make it, piece by piece.
 
-A slab of n rows with one bad row costs about 2 log2(n) more calls of the model, each on half as
-many rows as the one before.
+A slab of n rows with one row that makes the model raise costs about 2 log2(n) more calls of the
+model, each on half as many rows as the one before. A row that stops the model (it is in a process
+of its own then, see `scoring.models.apart`) costs as many starts of that process as there are
+levels, so rows are cut into many pieces there: three levels for 16,384 rows.
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ import pyarrow as pa
 
 from scoring.errors import ScoringError
 from scoring.models import Engine
+from scoring.models.faults import ModelRaised, ModelStopped
+
+HALVES, PIECES = 2, 128
+"""Pieces that rows are cut into once the model has raised, or stopped, on them."""
 
 
 @dataclass(slots=True)
@@ -24,7 +30,9 @@ class Isolated:
     pieces: list[dict[str, pa.Array]] = field(default_factory=list)
     """The outputs of these ranges."""
     bad: list[tuple[int, str]] = field(default_factory=list)
-    """Rows on which the model raised, each with what it said."""
+    """Rows on which the model raised or stopped, each with what it said."""
+    short: MemoryError | None = None
+    """What was raised when memory ran out, if it did."""
 
     @property
     def outputs(self) -> dict[str, pa.Array]:
@@ -62,10 +70,12 @@ def predict(engine: Engine, features: pa.RecordBatch, prepared: Any, room: int) 
 
     Raises:
         ScoringError: the model itself is at fault, not a row.
-        MemoryError: one row alone does not fit.
+        MemoryError: no row fits, so it is the machine that is short of memory.
     """
     found = Isolated()
     _predict(engine, features, prepared, 0, room, found)
+    if found.short is not None and not found.good:
+        raise found.short
     return found
 
 
@@ -75,22 +85,26 @@ def _predict(
     rows = features.num_rows
     if rows == 0 or len(found.bad) > room:
         return
+    usual = engine.batch_rows
     try:
         outputs = engine.predict(engine.prepare(features) if prepared is None else prepared)
-    except (ScoringError, MemoryError):
+    except ScoringError:
         raise
     except Exception as error:
+        if isinstance(error, MemoryError):  # of one row: it says nothing about the batches
+            engine.resize(usual)
+            found.short = error
         if rows == 1:
             found.bad.append((start, _reason(error)))
             return
-        half = rows // 2
-        _predict(engine, features.slice(0, half), None, start, room, found)
-        _predict(engine, features.slice(half), None, start + half, room, found)
+        size = -(-rows // (PIECES if isinstance(error, ModelStopped) else HALVES))
+        for first in range(0, rows, size):
+            piece = features.slice(first, size)
+            _predict(engine, piece, None, start + first, room, found)
     else:
         found.good.append((start, start + rows))
         found.pieces.append(outputs)
 
 
 def _reason(error: Exception) -> str:
-    said = (str(error).strip().splitlines() or ["without a message"])[0][:300]
-    return f"the model raised {type(error).__name__}: {said}"
+    return str(error if isinstance(error, ModelStopped) else ModelRaised.of(error))

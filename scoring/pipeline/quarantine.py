@@ -10,9 +10,16 @@ from scoring.data import publish, sink
 from scoring.errors import ErrorBudgetExceeded
 from scoring.pipeline.work import ChunkWork, Rows, Slab
 
+REASON, FILE, ROW = "_reason", "_input_file", "_row"
+"""Columns before those of the input: why a row was refused, and where it was read."""
+
 
 class Quarantine:
-    """Collects refused rows, up to the run's error budget."""
+    """Collects refused rows, up to the run's error budget.
+
+    A replay reads what a quarantine holds; rows that it refuses keep the file and the row number
+    that they came from at first.
+    """
 
     def __init__(self, work: ChunkWork) -> None:
         self._work = work
@@ -36,15 +43,15 @@ class Quarantine:
         """
         refused = slab.rows.take(pa.array(rows, pa.int64()))
         count = len(rows)
+        file = pa.repeat(slab.file, count)
+        row = pa.array(rows + slab.first_row, pa.int64())
+        if self._work.replayed:
+            file, row = refused.column(FILE), refused.column(ROW)
+            refused = refused.drop_columns([FILE, ROW])
         self._refused.append(
             pa.RecordBatch.from_arrays(
-                [
-                    pa.repeat(reason, count),
-                    pa.repeat(slab.file, count),
-                    pa.array(rows + slab.first_row, pa.int64()),
-                    *refused.columns,
-                ],
-                names=["_reason", "_input_file", "_row", *refused.schema.names],
+                [pa.repeat(reason, count), file, row, *refused.columns],
+                names=[REASON, FILE, ROW, *refused.schema.names],
             )
         )
         self._reasons[reason] += count

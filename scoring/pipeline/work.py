@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from scoring.data import source
+from scoring.data.place import Frozen
+from scoring.data.source import NO_STORES
+from scoring.data.stores import Stores
 from scoring.data.validate import Expected
 from scoring.drift.profile.frame import Role
 from scoring.drift.profile.profile import Profile
@@ -30,14 +32,14 @@ class ChunkWork:
     number: int
     attempt: int
     spans: Sequence[Span]
-    files: Mapping[int, source.Frozen]
+    files: Mapping[int, Frozen]
     """The manifest's lines that the spans name."""
     schema: pa.Schema
     """Columns of the input, partitions included."""
     kept: Sequence[str]
     """Key and passthrough columns, in output order."""
     staging: Path
-    """Where the part, its profile and its quarantine are written."""
+    """Folder that the part, its profile and its quarantine are written into."""
     overflow: Path
     """Where quarantined rows go when they are too many, for a person to look at."""
     reference: Profile | None
@@ -51,6 +53,10 @@ class ChunkWork:
     """Share of them that may be quarantined."""
     budget_rows: int
     """The same in rows."""
+    stores: Stores = NO_STORES
+    """The object stores that the files may be in."""
+    replayed: bool = False
+    """Whether the input is a quarantine, whose rows say where they came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

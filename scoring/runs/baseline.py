@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from scoring import telemetry
+from scoring import telemetry, urls
 from scoring.drift.profile.pooled import Pooled, pooled
 from scoring.drift.profile.profile import Profile
 from scoring.errors import ReferenceUnreadable
 from scoring.job import Job
-from scoring.ledger import RunRecord
+from scoring.ledger import Resolution, RunRecord
 from scoring.models import Version
 from scoring.runs.context import Context
 from scoring.runs.nights import other_nights
-from scoring.runs.places import PROFILE_FILE, Occasion, check_within
+from scoring.runs.pin import reference_profile
+from scoring.runs.places import PROFILE_FILE, Occasion, check_within, whole_place
 
 log = telemetry.logger(__name__)
 
@@ -64,9 +65,15 @@ class Baseline:
 
 
 def find_baseline(
-    context: Context, job: Job, occasion: Occasion, version: Version
+    context: Context,
+    job: Job,
+    occasion: Occasion,
+    version: Version,
+    resolution: Resolution = "registry",
 ) -> Baseline | None:
     """What a run of this occasion is compared with, or ``None`` when there is nothing yet.
+
+    A version that was named from memory has the profile that was remembered with it.
 
     Raises:
         ReferenceUnreadable: the model's profile, or the one at the path, is none.
@@ -75,7 +82,7 @@ def find_baseline(
     """
     named = job.drift.reference
     if named == "model":
-        return _from_text("model", context.registry.reference_profile(version), named)
+        return _from_text("model", reference_profile(context, job, version, resolution), named)
     if named == "previous":
         found = other_nights(_published(context, job, PAGE), than=occasion.slot or occasion.date)
         return _from_runs("previous", found, 1)
@@ -109,7 +116,9 @@ def _published(context: Context, job: Job, limit: int) -> Iterator[RunRecord]:
     """
     seen: set[str] = set()
     while True:
-        found = context.ledger.runs.latest(job=job.name, states=["published"], limit=limit)
+        found = context.ledger.runs.latest(
+            job=job.name, states=["published"], limit=limit, replays=False
+        )
         for run in found:
             if run.id not in seen:
                 seen.add(run.id)
@@ -170,7 +179,10 @@ def _log_losses(ids: Sequence[str], together: Pooled) -> None:
 def _from_path(context: Context, path: str) -> Baseline | None:
     check_within(path, "drift.reference", context.settings.data_roots)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        if urls.is_url(path):
+            text = context.stores.read_bytes(whole_place(path, "drift.reference")).decode()
+        else:
+            text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ReferenceUnreadable(path, error.strerror or str(error)) from error
     except ValueError as error:

@@ -11,9 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from scoring.data.claim import Publisher
+from scoring.data.output import Output, output_at
+from scoring.data.staged import Staging, staging_at
+from scoring.data.stores import Stores
+from scoring.errors import RunNotFound
 from scoring.job import Job
-from scoring.ledger import Ledger, RunRecord
-from scoring.models import Engine, ModelCache, Registry, Version
+from scoring.ledger import Finishing, Ledger, RunRecord
+from scoring.models import Engine, ModelCache, Registry, Trust, Version
+from scoring.runs.host import Host
 from scoring.settings import Settings, cores
 
 ENGINES_KEPT = 2
@@ -89,9 +95,10 @@ class Context:
     cache: ModelCache
     doorbell: Doorbell
     engines: Engines = field(default_factory=Engines)
+    host: Host = field(default_factory=Host)
 
     @classmethod
-    def open(cls, settings: Settings, doorbell: Doorbell) -> Context:
+    def open(cls, settings: Settings, doorbell: Doorbell, host: Host | None = None) -> Context:
         """Connect nothing yet; every part connects at its first use."""
         registry = Registry(settings.tracking_uri)
         return cls(
@@ -100,7 +107,43 @@ class Context:
             registry=registry,
             cache=ModelCache(settings.model_cache, registry),
             doorbell=doorbell,
+            host=host or Host(),
         )
+
+    @property
+    def stores(self) -> Stores:
+        """The object stores that jobs may read and write."""
+        return Stores.of(self.settings.storage_options, self.settings.s3_endpoint)
+
+    def output(self, run: RunRecord) -> Output:
+        """Where a run is published."""
+        return output_at(run.output, self.stores, self.settings.data_roots)
+
+    def staging(self, run: RunRecord) -> Staging:
+        """Where its parts wait for that."""
+        return staging_at(str(run.staging), self.stores)
+
+    def publisher(self, hold: Finishing, unchanged: Callable[[], bool] = lambda: True) -> Publisher:
+        """A finisher as the output knows it, see `Publisher`."""
+        return Publisher(
+            run_id=hold.run_id,
+            attempt=hold.attempt,
+            still_mine=lambda: self.ledger.runs.renew_finish(hold),
+            unchanged=unchanged,
+            is_over=self._is_over,
+        )
+
+    def _is_over(self, run_id: str) -> bool:
+        """False for a run of another installation, of which nobody here can tell."""
+        try:
+            return self.ledger.runs.get(run_id).state != "finishing"
+        except RunNotFound:
+            return False
+
+    @property
+    def trust(self) -> Trust:
+        """Whose models may run code here."""
+        return Trust.of(self.settings.tracking_uri, self.settings.trusted_registries)
 
     @property
     def threads(self) -> int:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from scoring import telemetry
-from scoring.data import publish
+from scoring.data.room import room_in
 from scoring.errors import (
     BrokerUnreachable,
+    KeyInvalid,
     KeyTaken,
     RegistryUnreachable,
     ScoringError,
     ServiceError,
+    SubmissionRefused,
 )
 from scoring.job import Job
 from scoring.ledger import Created, NewRun, RunRecord
 from scoring.runs.context import Context
-from scoring.runs.frame import freeze_frame
+from scoring.runs.frame import discard_frame, freeze_frame
 from scoring.runs.places import Occasion
 from scoring.runs.prepare import Prepared, new_run_id, prepare, write_plan
 
@@ -25,6 +28,8 @@ log = telemetry.logger(__name__)
 PRIORITY_TONIGHT = 3
 PRIORITY_BACKFILL = 6
 """Celery's order: 0 goes first, 9 last."""
+KEY_LENGTH = 200
+"""Characters of an idempotency key, at the most."""
 
 
 def create(
@@ -35,26 +40,60 @@ def create(
     trigger: str,
     idempotency_key: str | None = None,
     priority: int = PRIORITY_TONIGHT,
+    who: str | None = None,
 ) -> Created:
     """Create a run and wake its workers; or return the run that this key or slot already has.
 
+    ``who`` asked for it is on record, and may ask so many times a minute; a schedule asks as
+    nobody.
+
     Raises:
+        SubmissionRefused: they have used up their share; nothing is recorded.
         JobError, InputError, ModelError, OutputError: the run would be pointless; nothing is
             recorded.
         BrokerUnreachable: the run is recorded, and the sweep will wake it.
     """
     if idempotency_key is not None:
+        _check_key(idempotency_key)
         earlier = context.ledger.runs.with_idempotency_key(idempotency_key)
         if earlier is not None:
             return _same(earlier, job, occasion, idempotency_key)
+    if trigger == "manual" and who is not None:
+        _admit(context, who)
     prepared = prepare(context, job, occasion)
-    created = _record(context, prepared, trigger, idempotency_key, priority)
+    return start(context, prepared, trigger, idempotency_key, priority, who)
+
+
+def start(
+    context: Context,
+    prepared: Prepared,
+    trigger: str,
+    idempotency_key: str | None = None,
+    priority: int = PRIORITY_TONIGHT,
+    who: str | None = None,
+) -> Created:
+    """Record a run that was planned, and wake its workers, unless its key or slot has one."""
+    run = _new_run(prepared, trigger, idempotency_key, priority)
+    created = _record(context, prepared, run, who)
     if not created.new:
         return created
+    if prepared.resolution == "last":
+        _note_outage(context, prepared)
     write_plan(prepared)
     log.info("run_created", run=created.run.id, model=prepared.version.uri, rows=prepared.rows)
     wake(context, created.run, [chunk.number for chunk in prepared.chunks])
     return created
+
+
+def _note_outage(context: Context, prepared: Prepared) -> None:
+    """Keep with the run that the registry was not there to ask, and what that meant for it."""
+    context.ledger.runs.note(
+        prepared.run_id,
+        "last_version_used",
+        model=prepared.version.uri,
+        digest=prepared.digest,
+        reference=None if prepared.baseline is None else prepared.baseline.compared_with.kind,
+    )
 
 
 def _same(earlier: RunRecord, job: Job, occasion: Occasion, key: str) -> Created:
@@ -63,28 +102,37 @@ def _same(earlier: RunRecord, job: Job, occasion: Occasion, key: str) -> Created
     return Created(run=earlier, new=False)
 
 
-def _record(
-    context: Context,
-    prepared: Prepared,
-    trigger: str,
-    idempotency_key: str | None,
-    priority: int,
-) -> Created:
+def _check_key(key: str) -> None:
+    if not 0 < len(key) <= KEY_LENGTH or re.search("[\x00\ud800-\udfff]", key):
+        raise KeyInvalid(key)
+
+
+def _admit(context: Context, who: str) -> None:
+    """Let them submit once more, or say from when on they may."""
+    most = context.settings.submissions_per_minute
+    seconds = context.ledger.callers.take(who, most) if most else 0.0
+    if seconds > 0.0:
+        raise SubmissionRefused(who, most, seconds)
+
+
+def _record(context: Context, prepared: Prepared, run: NewRun, who: str | None) -> Created:
     """Write the frozen frame, then the run; the frame goes again unless the run is new."""
-    freeze_frame(prepared)
     new = False
     try:
+        with room_in(prepared.places.artifacts):
+            freeze_frame(prepared)
         created = context.ledger.runs.create(
-            _new_run(prepared, trigger, idempotency_key, priority),
+            run,
             [one.file for one in prepared.scanned],
             prepared.chunks,
             take_slot=prepared.occasion.scheduled,
+            who=who,
         )
         new = created.new
         return created
     finally:
         if not new:
-            publish.discard(prepared.places.staging)
+            discard_frame(prepared.places.artifacts)
 
 
 def create_or_record(
@@ -95,12 +143,14 @@ def create_or_record(
     trigger: str,
     priority: int,
     idempotency_key: str | None = None,
+    who: str | None = None,
 ) -> RunRecord:
     """`create`, for callers nobody listens to: what goes wrong becomes a failed run.
 
     Raises:
         ServiceError, RegistryUnreachable: an outage; nothing is recorded, so that the slot or
             message can be tried again when it is over.
+        SubmissionRefused: the same, as they have asked too often just now.
     """
     try:
         return create(
@@ -110,11 +160,12 @@ def create_or_record(
             trigger=trigger,
             idempotency_key=idempotency_key,
             priority=priority,
+            who=who,
         ).run
     except BrokerUnreachable as error:
         log.warning("run_not_woken", run=error.run, error=str(error))
         return context.ledger.runs.get(str(error.run))
-    except (ServiceError, RegistryUnreachable):
+    except (ServiceError, RegistryUnreachable, SubmissionRefused):
         raise
     except Exception as error:
         known = isinstance(error, ScoringError)
@@ -123,7 +174,8 @@ def create_or_record(
             "run_not_created", job=job.name, slot=occasion.slot, error=why, exc_info=not known
         )
         run = _unplanned_run(context, job, occasion, trigger, priority)
-        return context.ledger.runs.record_failed(run, why, take_slot=occasion.scheduled).run
+        failed = context.ledger.runs.record_failed(run, why, take_slot=occasion.scheduled, who=who)
+        return failed.run
 
 
 def wake(context: Context, run: RunRecord, indexes: Sequence[int], delay: float = 0.0) -> None:
@@ -136,7 +188,15 @@ def wake(context: Context, run: RunRecord, indexes: Sequence[int], delay: float 
         context.doorbell.chunks(run, indexes, delay)
     except BrokerUnreachable as error:
         raise BrokerUnreachable(error.url, error.reason, run.id) from error
-    context.ledger.chunks.mark_sent(run.id, indexes)
+    context.ledger.chunks.mark_sent(run.id, indexes, delay)
+
+
+def wake_finisher(context: Context, run: RunRecord) -> None:
+    """Wake a finisher; if nobody hears it, the sweep wakes another."""
+    try:
+        context.doorbell.finish(run)
+    except BrokerUnreachable as error:
+        log.warning("finisher_not_woken", run=run.id, error=str(error))
 
 
 def _new_run(
@@ -157,10 +217,12 @@ def _new_run(
         model_source=prepared.version.source,
         model_digest=prepared.digest,
         flavor=prepared.flavor,
+        resolution=prepared.resolution,
+        replay_of=prepared.replay_of,
         variant=None,
         device=job.execution.device,
-        output=str(prepared.places.output),
-        staging=str(prepared.places.staging),
+        output=prepared.places.output,
+        staging=prepared.places.staging,
         artifacts=str(prepared.places.artifacts),
         queue=job.execution.queue,
         priority=priority,

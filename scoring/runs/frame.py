@@ -1,13 +1,15 @@
 """The frame of a run: how every chunk counts its columns, frozen before the first one.
 
 It holds the reference profile, if there is one, and where it came from, and where the open grids
-of the other columns begin; it lies in the staging folder, where every worker of the run finds it.
+of the other columns begin. It lies among the run's artifacts, where every worker of the run finds
+it, also when the run is retried after what was staged has been removed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,8 @@ class Frame:
 
 
 def freeze_frame(prepared: Prepared) -> None:
-    staging = prepared.places.staging
-    staging.mkdir(parents=True, exist_ok=True)
+    folder = prepared.places.artifacts
+    folder.mkdir(parents=True, exist_ok=True)
     baseline = prepared.baseline
     minima = [one.minima for one in prepared.scanned]
     document = {
@@ -42,12 +44,20 @@ def freeze_frame(prepared: Prepared) -> None:
             for name in sorted({name for found in minima for name in found})
         },
     }
-    (staging / FRAME).write_text(json.dumps(document), encoding="utf-8")
+    (folder / FRAME).write_text(json.dumps(document), encoding="utf-8")
 
 
-def read_frame(staging: Path) -> Frame:
-    """What `freeze_frame` wrote for the run of this staging folder."""
-    document = json.loads((staging / FRAME).read_text(encoding="utf-8"))
+def discard_frame(artifacts: Path) -> None:
+    """Remove the frame of a run that is over, and the folder if there is nothing else in it."""
+    (artifacts / FRAME).unlink(missing_ok=True)
+    with suppress(OSError):  # there is more in it, or it was never there
+        artifacts.rmdir()
+
+
+def read_frame(artifacts: Path, staging: Path) -> Frame:
+    """What `freeze_frame` wrote for the run of these folders; earlier releases did into staging."""
+    found = artifacts if (artifacts / FRAME).exists() else staging
+    document = json.loads((found / FRAME).read_text(encoding="utf-8"))
     text = document["reference"]
     return Frame(
         reference=None if text is None else Profile.from_json(text),

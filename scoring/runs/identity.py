@@ -24,8 +24,13 @@ def _host() -> str:
 
 def this_worker() -> str:
     """The name of this process."""
-    pid = os.getpid()
-    return f"{_host()}/{pid}/{started(pid)}"
+    return str(worker_of(os.getpid()))
+
+
+def worker_of(pid: int) -> str | None:
+    """The name of a process on this host; ``None`` if it is gone."""
+    began = started(pid)
+    return None if began is None else f"{_host()}/{pid}/{began}"
 
 
 def is_dead_here(worker: str | None) -> bool:

@@ -10,7 +10,7 @@ from scoring.errors import LeaseLost, LedgerUnreachable
 
 log = telemetry.logger(__name__)
 
-RENEW_SECONDS = 5.0
+RENEW_SECONDS = 2.0
 """Longest time between two renewals: also how soon a cancelled run is noticed in mid-chunk."""
 
 
@@ -44,5 +44,6 @@ class Lease:
             except LeaseLost as error:
                 self._lost = error
                 return
-            except LedgerUnreachable as error:
-                log.warning("lease_not_renewed", error=str(error))  # tried again, until it is lost
+            except Exception as error:  # tried again, until it is lost
+                known = isinstance(error, LedgerUnreachable)
+                log.warning("lease_not_renewed", error=str(error), exc_info=not known)

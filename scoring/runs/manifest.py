@@ -6,24 +6,25 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from scoring.data import publish
+from scoring.data.staged import Staging
 from scoring.ledger import ChunkRecord, InputRecord, RunRecord
 from scoring.runs.times import iso_time
 
 
 def manifest(
     run: RunRecord,
+    staging: Staging,
     chunks: Sequence[ChunkRecord],
     inputs: Sequence[InputRecord],
     drift_severity: str | None,
 ) -> dict[str, Any]:
     """What ``_manifest.json`` holds; ``drift_severity`` is None where drift was not measured."""
-    schema = pq.read_schema(Path(str(run.staging)) / str(chunks[0].part))
+    schema = pq.read_schema(staging.reader(str(chunks[0].part)))
     return {
         "run_id": run.id,
         "job": run.job,
@@ -33,6 +34,7 @@ def manifest(
         "model_name": run.model_name,
         "model_version": run.model_version,
         "model_digest": run.model_digest,
+        "resolution": run.resolution,
         "flavor": run.flavor,
         "variant": run.variant,
         "precision": json.loads(run.precision) if run.precision else None,

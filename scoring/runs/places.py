@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from scoring import urls
 from scoring.data.publish import staging_folder
-from scoring.errors import DateInvalid, PathOutsideRoots, StoreUnsupported
+from scoring.data.store_output import staging_prefix
+from scoring.errors import DateInvalid, PathOutsideRoots
 from scoring.job import Job, fill
 
 PROFILE_FILE, DRIFT_FILE, PAGE_FILE = "profile.json", "drift.json", "drift.html"
@@ -46,23 +48,23 @@ def on_date(day: date | str | None) -> Occasion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """The absolute paths of one run."""
+    """The absolute paths, or URLs of stores, of one run."""
 
     input: str
-    output: Path
-    staging: Path
+    output: str
+    staging: str
     artifacts: Path
 
 
 def places(
-    job: Job, run_id: str, occasion: Occasion, *, artifacts: Path, roots: Sequence[Path]
+    job: Job, run_id: str, occasion: Occasion, *, artifacts: Path, roots: Sequence[str]
 ) -> Places:
     """Fill in the job's paths.
 
     Raises:
         TemplateUnfilled: a path needs a date or slot that this run does not have.
         PathOutsideRoots: a path leaves the places that jobs may read and write.
-        StoreUnsupported: a path names an object store.
+        StoreUnsupported, UrlInvalid: a path names a store that we do not know, or no place in one.
     """
     values = {
         "date": occasion.date,
@@ -71,11 +73,11 @@ def places(
         "job": job.name,
     }
     read = _absolute(fill(job.input.path, values, "input.path"), "input.path", roots)
-    written = Path(_absolute(fill(job.output.path, values, "output.path"), "output.path", roots))
+    written = _absolute(fill(job.output.path, values, "output.path"), "output.path", roots)
     return Places(
         input=read,
         output=written,
-        staging=staging_folder(job.output.path, written, run_id, roots),
+        staging=_staging(job.output.path, written, run_id, roots),
         artifacts=artifacts / job.name / run_id,
     )
 
@@ -87,19 +89,35 @@ def _in_a_path(slot: str | None) -> str | None:
     return datetime.fromisoformat(slot).strftime("%Y-%m-%dT%H%M")
 
 
-def _absolute(path: str, key: str, roots: Sequence[Path]) -> str:
-    if "://" in path:
-        scheme, _, rest = path.partition("://")
-        if scheme != "file":
-            raise StoreUnsupported(key, path)
-        path = rest
-    absolute = str(Path(path).expanduser().absolute())
+def _staging(template: str, written: str, run_id: str, roots: Sequence[str]) -> str:
+    if urls.is_url(written):
+        return staging_prefix(template, written, run_id, roots)
+    return str(staging_folder(template, Path(written), run_id, roots))
+
+
+def _absolute(path: str, key: str, roots: Sequence[str]) -> str:
+    absolute = whole_place(path, key)
     check_within(absolute, key, roots)
     return absolute
 
 
-def check_within(path: str, key: str, roots: Sequence[Path]) -> None:
+def whole_place(path: str, key: str) -> str:
+    """An absolute path, or the URL of a store, written in the one way that means it.
+
+    Raises:
+        StoreUnsupported, UrlInvalid.
+    """
+    if urls.is_url(path):
+        scheme, *names = urls.parts(path, key)
+        return f"{scheme}://{'/'.join(names)}"
+    local = Path(path.removeprefix("file://"))
+    try:
+        return str(local.expanduser().absolute())
+    except RuntimeError:  # ~somebody that this machine does not know is a name like any other
+        return str(local.absolute())
+
+
+def check_within(path: str, key: str, roots: Sequence[str]) -> None:
     """Raise `PathOutsideRoots` if a path, its links followed, leaves the roots (none: anywhere)."""
-    resolved = Path(path).resolve()
-    if roots and not any(resolved.is_relative_to(root.resolve()) for root in roots):
-        raise PathOutsideRoots(key, path, [str(root) for root in roots])
+    if roots and not any(urls.is_below(path, root, key) for root in roots):
+        raise PathOutsideRoots(key, path, list(roots))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scoring import telemetry
+from scoring import telemetry, urls
 from scoring.data import publish
+from scoring.errors import StoreRefused, StoreUnreachable
+from scoring.ledger import RunRecord
 from scoring.runs.context import Context
 from scoring.runs.report import show_decision
 
@@ -38,6 +40,8 @@ def _remove_parts(context: Context, run_id: str) -> bool:
     run = context.ledger.runs.get(run_id)
     if run.staging is None:
         return False
+    if urls.is_url(run.staging):
+        return _remove_from_store(context, run)
     staging = Path(run.staging)
     if not (_may_be_there(staging.parent) or _may_be_there(Path(run.output))):
         return False  # nothing of that filesystem is here: another host may have the parts
@@ -49,6 +53,15 @@ def _remove_parts(context: Context, run_id: str) -> bool:
         log.warning("parts_not_removed", run=run_id, path=str(staging))
         return False
     return context.ledger.decisions.parts_removed(run_id)
+
+
+def _remove_from_store(context: Context, run: RunRecord) -> bool:
+    try:
+        context.staging(run).discard()
+    except (StoreRefused, StoreUnreachable) as error:
+        log.warning("parts_not_removed", run=run.id, path=str(run.staging), error=str(error))
+        return False
+    return context.ledger.decisions.parts_removed(run.id)
 
 
 def _may_be_there(path: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from scoring import telemetry
 from scoring.data import sink
+from scoring.data.staged import Staging
 from scoring.drift.page import page
 from scoring.drift.policy import Decision, decide
 from scoring.drift.profile.profile import Profile
@@ -68,9 +69,9 @@ def make_report(
     reasons: Counter[str],
 ) -> Reported:
     """Merge the chunks' profiles, compare with the reference, decide, and write it all down."""
-    staging, artifacts = Path(str(run.staging)), Path(run.artifacts)
-    frame = read_frame(staging)
-    current = _merged(chunks, staging, frame.reference)
+    artifacts = Path(run.artifacts)
+    frame = read_frame(artifacts, Path(str(run.staging)))
+    current = _merged(chunks, context.staging(run), frame.reference)
     _warn_of_weights(job, current)
     measured = compare(frame.reference, current, job.drift)
     earlier = _earlier(context, run)
@@ -187,9 +188,9 @@ def _warn_of_weights(job: Job, current: Profile) -> None:
         log.warning("weights_without_a_column", columns=unknown)
 
 
-def _merged(chunks: Sequence[ChunkRecord], staging: Path, reference: Profile | None) -> Profile:
-    paths = (staging / sink.profile_name(str(chunk.part)) for chunk in chunks)
-    return Profile.from_chunks((path.read_text("utf-8") for path in paths), reference).settled()
+def _merged(chunks: Sequence[ChunkRecord], staging: Staging, reference: Profile | None) -> Profile:
+    names = (sink.profile_name(str(chunk.part)) for chunk in chunks)
+    return Profile.from_chunks((staging.text(name) for name in names), reference).settled()
 
 
 def _identity(run: RunRecord) -> dict[str, str | int | None]:
@@ -213,10 +214,17 @@ def _identity(run: RunRecord) -> dict[str, str | int | None]:
 def _earlier(context: Context, run: RunRecord) -> list[RunRecord]:
     """The job's runs before this one that drift was measured in, newest first, one for a night.
 
-    Of a night that was scored again, what counts is what was made of it last.
+    Of a night that was scored again, what counts is what was made of it last. A replay is no
+    night, and has none before it.
     """
+    if run.replay_of is not None:
+        return []
     found = context.ledger.runs.latest(
-        job=run.job, states=MEASURED_STATES, limit=3 * RUNS, before=run.created_at
+        job=run.job,
+        states=MEASURED_STATES,
+        limit=3 * RUNS,
+        before=run.created_at,
+        replays=False,
     )
     nights = other_nights((one for one in found if one.report), than=run.slot)
     return list(islice(nights, RUNS - 1))

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.data import source
+from scoring.data.place import Frozen
+from scoring.data.stores import Stores
 from scoring.data.validate import Expected, validate
 from scoring.drift.profile.sample import sampled
 from scoring.errors import InputTypeMismatch
@@ -22,7 +24,8 @@ from scoring.models import Field, ModelFiles, Version
 from scoring.models.search_request import LABEL
 from scoring.models.text import TEXT_FLAVORS
 from scoring.pipeline import by_name, expected_column
-from scoring.plan import Span, spans_from_json, whole
+from scoring.plan import Span, spans_from_json
+from scoring.runs.confined import check_confined
 from scoring.runs.context import Context
 
 TABLE_ROWS, TEXT_ROWS = 5_120, 500
@@ -71,7 +74,8 @@ def from_run(context: Context, run: RunRecord, features: Sequence[Field], rows: 
         if room <= 0:
             break
         file = context.ledger.runs.inputs_of(run.id, [span.file])[span.file]
-        batches.extend(_evenly(file, span, expected, min(wanted, room)))
+        check_confined(context, run, [file.path])
+        batches.extend(_evenly(context.stores, file, span, expected, min(wanted, room)))
     if not batches:
         return pa.table({})
     schema = batches[0].schema
@@ -79,19 +83,26 @@ def from_run(context: Context, run: RunRecord, features: Sequence[Field], rows: 
 
 
 def _evenly(
-    file: source.Frozen, span: Span, expected: Sequence[Expected], rows: int
+    stores: Stores, file: Frozen, span: Span, expected: Sequence[Expected], rows: int
 ) -> Iterator[pa.RecordBatch]:
     """About ``rows`` rows of a span, evenly apart: data may be sorted by anything."""
     numbers = np.unique(np.linspace(0, span.rows - 1, min(rows, span.rows)).astype(np.int64))
     first = 0
-    for batch in source.read(file, span, [column.name for column in expected], BATCH_ROWS):
+    names = [column.name for column in expected]
+    for batch in source.read(file, span, names, BATCH_ROWS, stores):
         here = numbers[(numbers >= first) & (numbers < first + batch.num_rows)] - first
         if len(here):
             yield validate(batch.take(pa.array(here)), expected).features
         first += batch.num_rows
 
 
-def from_files(path: str, features: Sequence[Field], rows: int, label: str = "") -> pa.Table:
+def from_files(
+    path: str,
+    features: Sequence[Field],
+    rows: int,
+    label: str = "",
+    stores: Stores = source.NO_STORES,
+) -> pa.Table:
     """At most ``rows`` rows of Parquet files, with their label as it is.
 
     Raises:
@@ -99,7 +110,7 @@ def from_files(path: str, features: Sequence[Field], rows: int, label: str = "")
     """
     expected = [_expected(feature) for feature in features]
     names = [*(column.name for column in expected), *([label] if label else [])]
-    scanned = source.scan(path, names)
+    scanned = source.scan(path, names, stores)
     source.check_columns(scanned, names)
     return sampled(_labelled(scanned, expected, label), rows)
 
@@ -122,7 +133,7 @@ def _labelled(
     names = [column.name for column in expected]
     for one in scanned:
         columns = list(dict.fromkeys([*names, *([label] if label else [])]))
-        for batch in source.read(one.file, whole(one.file), columns, BATCH_ROWS):
+        for batch in one.rows(columns, BATCH_ROWS):
             checked = validate(batch.select(names), expected)
             found = by_name(checked.features)
             if label:

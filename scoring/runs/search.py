@@ -38,6 +38,8 @@ log = telemetry.logger(__name__)
 
 VARIANTS_FOLDER = "_variants"
 """Among the artifacts; no job's name begins with an underscore."""
+BUILDING, KEY_LENGTH = ".building-", 32
+"""What a folder that is being built is called, before so much of its search's key."""
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime", "torch", "nightscore")
 EXPORTERS = (
     *("onnx", "onnxmltools", "onnxscript", "skl2onnx"),
@@ -131,10 +133,7 @@ def subject(
 
 def remembered(context: Context, about: Subject) -> Found | None:
     """What an earlier search found."""
-    text = context.ledger.searches.result(about.key)
-    if text is None:
-        return None
-    return Found(key=about.key, result=SearchResult.from_json(text))
+    return _found(about, context.ledger.searches.result(about.key))
 
 
 def find(
@@ -144,27 +143,25 @@ def find(
     check: Callable[[], None],
     *,
     settled: Callable[[], bool] = lambda: False,
-    again: bool = False,
+    fit: Callable[[Found], bool] = lambda found: True,
 ) -> Found | None:
     """What an earlier search found, or this one, or that of another worker now under way.
 
     ``rows`` gives the sample and says where it comes from; ``check`` raises when the caller should
-    stop; once ``settled`` there is nothing to find (``None``). ``again`` searches whatever is
-    remembered, which stands until there is a new result.
+    stop; once ``settled`` there is nothing to find (``None``). What is remembered but not ``fit``
+    is searched for anew, by one worker, and stands until there is a new result.
     """
-    before = remembered(context, about)
-    if before is not None and not again:
-        return before
-    table, origin = rows()
-    if table.num_rows < sample.FEWEST_ROWS:
-        why = f"{table.num_rows} rows are too few to judge it by; {sample.FEWEST_ROWS} are needed"
-        return Found(key=about.key, result=_nothing(about, table.num_rows, origin, why))
+    sampled = None
     while not settled():
-        found = remembered(context, about)
-        if found is not None and found != before:  # another worker's
+        text = context.ledger.searches.result(about.key)
+        found = _found(about, text)
+        if found is not None and fit(found):
             return found
+        table, origin = sampled = sampled or rows()
+        if table.num_rows < sample.FEWEST_ROWS:
+            return _too_few(about, table.num_rows, origin)
         claim = context.ledger.searches.claim(
-            about.key, about.model_digest, about.device_name, this_worker(), again=again
+            about.key, about.model_digest, about.device_name, this_worker(), instead_of=text
         )
         if claim is not None:
             with suppress(_SearchLost):
@@ -176,7 +173,18 @@ def find(
 
 def variant_folder(context: Context, key: str, folder: str) -> Path:
     """Where the files of a variant are; ``folder`` as its candidate names it."""
-    return context.settings.artifacts / VARIANTS_FOLDER / key[:32] / folder
+    return context.settings.artifacts / VARIANTS_FOLDER / key[:KEY_LENGTH] / folder
+
+
+def _found(about: Subject, text: str | None) -> Found | None:
+    if text is None:
+        return None
+    return Found(key=about.key, result=SearchResult.from_json(text))
+
+
+def _too_few(about: Subject, rows: int, origin: str) -> Found:
+    why = f"{rows} rows are too few to judge it by; {sample.FEWEST_ROWS} are needed"
+    return Found(key=about.key, result=_nothing(about, rows, origin, why))
 
 
 def _searched(
@@ -225,7 +233,7 @@ def _run(
     """Search in a process of its own; what was found, and what went wrong, if anything did."""
     shared = context.settings.artifacts / VARIANTS_FOLDER
     shared.mkdir(parents=True, exist_ok=True)
-    building = f".building-{about.key[:32]}-"
+    building = f"{BUILDING}{about.key[:KEY_LENGTH]}-"
     for left in shared.glob(f"{building}*"):  # by a searcher that died
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=building, dir=shared) as scratch:
@@ -243,6 +251,8 @@ def _run(
             rows=f"{scratch}/rows.arrow",
             sample=origin,
             folder=f"{scratch}/variants",
+            registry=context.trust.registry,
+            trusted=context.trust.trusted,
         )
         sample.write(table, Path(request.rows))
         Path(request.folder).mkdir()
@@ -252,7 +262,7 @@ def _run(
         if why:
             return _nothing(about, table.num_rows, origin, why), why
         found = SearchResult.from_json(result.read_text(encoding="utf-8"))
-        place = shared / about.key[:32] / str(claim.attempt)
+        place = shared / about.key[:KEY_LENGTH] / str(claim.attempt)
         place.parent.mkdir(exist_ok=True)
         os.replace(request.folder, place)
     return _placed(found, str(claim.attempt)), ""

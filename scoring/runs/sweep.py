@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from scoring import telemetry
 from scoring.errors import BrokerUnreachable
-from scoring.ledger import Lost
 from scoring.runs.chunk import exhausted
 from scoring.runs.context import Context
 from scoring.runs.create import wake
@@ -19,8 +18,11 @@ from scoring.runs.reject import remove_rejected
 log = telemetry.logger(__name__)
 
 
-def sweep(context: Context) -> dict[str, int]:
-    """Look once; return what was done, by kind."""
+def sweep(context: Context, *, messages_lost: bool = False) -> dict[str, int]:
+    """Look once; return what was done, by kind.
+
+    ``messages_lost`` when the broker is known to have begun anew: no message is waited for then.
+    """
     done = {
         "overdue": _fail_overdue(context),
         "dead": _expire_dead(context),
@@ -29,7 +31,7 @@ def sweep(context: Context) -> dict[str, int]:
         "finishing": 0,
     }
     try:
-        done["woken"] = _wake_lost(context)
+        done["woken"] = _wake_lost(context, messages_lost=messages_lost)
         done["finishing"] = _wake_finishers(context)
     except BrokerUnreachable as error:
         log.warning("broker_unreachable", error=str(error))
@@ -67,22 +69,22 @@ def _fail_exhausted(context: Context) -> int:
     return failed
 
 
-def _wake_lost(context: Context) -> int:
+def _wake_lost(context: Context, *, messages_lost: bool) -> int:
     woken = 0
-    for lost in context.ledger.sweep.lost(settle_seconds=context.settings.sweep_seconds):
-        indexes = sorted({*lost.never_sent, *lost.abandoned, *_unanswered(context, lost)})
+    settle_seconds = 0.0 if messages_lost else context.settings.sweep_seconds
+    empty: dict[str, bool] = {}  # before anything is sent here
+    for lost in context.ledger.sweep.lost(settle_seconds=settle_seconds):
+        unanswered = lost.unanswered
+        if unanswered and not messages_lost:
+            if lost.queue not in empty:
+                empty[lost.queue] = context.doorbell.waiting(lost.queue) == 0
+            unanswered = unanswered if empty[lost.queue] else ()  # they would be next
+        indexes = sorted({*lost.never_sent, *lost.abandoned, *unanswered})
         if indexes:
             wake(context, context.ledger.runs.get(lost.run_id), indexes)
             log.info("chunks_woken", run=lost.run_id, chunks=len(indexes))
             woken += len(indexes)
     return woken
-
-
-def _unanswered(context: Context, lost: Lost) -> tuple[int, ...]:
-    """Chunks sent a while ago count as lost only when their queue is empty: they would be next."""
-    if not lost.unanswered or context.doorbell.waiting(lost.queue) > 0:
-        return ()
-    return lost.unanswered
 
 
 def _wake_finishers(context: Context) -> int:

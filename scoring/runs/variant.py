@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from scoring import telemetry
 from scoring.errors import (
-    ModelNotFound,
-    RegistryUnreachable,
+    ModelError,
+    OutputError,
     RunNotInState,
     SearchFailed,
     VariantDamaged,
@@ -26,11 +26,12 @@ from scoring.errors import (
 )
 from scoring.job import Job
 from scoring.ledger import RunRecord
-from scoring.models import Engine, EngineOptions, ModelFiles, features, load, load_built, read_model
+from scoring.models import EngineOptions, ModelFiles, features, read_model
 from scoring.models.build import AS_REGISTERED, has_variants
 from scoring.models.built import Built
 from scoring.models.cache import folder_digest
 from scoring.models.choice import Choice, choose
+from scoring.models.loadable import Loadable
 from scoring.models.search_result import Candidate, SearchResult
 from scoring.runs import sample, search
 from scoring.runs.context import Context, pinned_version
@@ -99,8 +100,8 @@ def document(choice: Choice, candidate: Candidate | None) -> dict[str, Any]:
     }
 
 
-def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
-    """The engine of a run whose variant is pinned, by the pin alone.
+def to_load(context: Context, run: RunRecord, job: Job) -> Loadable:
+    """What a run whose variant is pinned is scored with, by the pin alone.
 
     Raises:
         VariantDamaged: the variant's files are not those that were judged.
@@ -116,7 +117,7 @@ def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
     )
     pin = json.loads(run.precision) if run.precision else None  # None: planned before variants
     if pin is None or not pin["folder"]:
-        return load(files, options)
+        return Loadable(model=files.model, folder=files.folder, built=None, options=options)
     folder = search.variant_folder(context, str(run.search), pin["folder"])
     if not folder.is_dir() or folder_digest(folder) != pin["digest"]:
         raise VariantDamaged(files.model, str(run.variant), str(folder))
@@ -128,7 +129,7 @@ def load_pinned(context: Context, run: RunRecord, job: Job) -> Engine:
         refused=tuple(pin["refused"]),
         bounded=tuple(pin["bounded"]),
     )
-    return load_built(files, built, options)
+    return Loadable(model=files.model, folder=files.folder, built=built, options=options)
 
 
 def remember_ceiling(context: Context, run: RunRecord, batch_rows: int) -> None:
@@ -170,20 +171,19 @@ def _found(
         device=job.execution.device,
         tensorrt=job.execution.tensorrt,
     )
-    known = search.remembered(context, about)
     if job.precision.variant == "native":
-        return known  # not worth a search, but it knows the best batch
+        return search.remembered(context, about)  # not worth a search, but it knows the best batch
     return search.find(
         context,
         about,
         partial(_sample_rows, context, run, job, files),
         check,
         settled=lambda: context.ledger.runs.get(run.id).variant is not None,
-        again=known is not None and not _is_kept(context, known, job),
+        fit=partial(_is_kept, context, job),
     )
 
 
-def _is_kept(context: Context, known: search.Found, job: Job) -> bool:
+def _is_kept(context: Context, job: Job, known: search.Found) -> bool:
     """Whether the files of what would be chosen are still where they were built."""
     candidate = known.result.of(choose(known.result, job.precision).variant)
     if candidate is None or not candidate.folder:
@@ -206,19 +206,25 @@ def _sample_rows(
 def _reference_rows(context: Context, run: RunRecord, needed: Any, most: int) -> pa.Table | None:
     try:
         return sample.from_reference(context, pinned_version(run), needed, most)
-    except (RegistryUnreachable, ModelNotFound, pa.ArrowException, OSError) as error:
+    except (ModelError, OutputError, pa.ArrowException, OSError) as error:
         log.warning("reference_sample_unreadable", error=str(error))  # the run's own rows will do
         return None
 
 
 def _files(context: Context, run: RunRecord) -> ModelFiles:
+    """The pinned model on this machine. Raises: ModelUntrusted: it may not be loaded."""
     version = pinned_version(run)
-    return read_model(Path(context.cache.get(version, str(run.model_digest))), version.uri)
+    files = read_model(Path(context.cache.get(version, str(run.model_digest))), version.uri)
+    context.trust.check(files)
+    return files
 
 
 def _is_news(context: Context, run: RunRecord, key: str, choice: Choice) -> bool:
-    """Whether the job's run before this one used something else."""
-    before = [one for one in context.ledger.runs.latest(job=run.job, limit=2) if one.id != run.id]
+    """Whether the job's run before this one used something else; a replay's choice is no news."""
+    if run.replay_of is not None:
+        return False
+    latest = context.ledger.runs.latest(job=run.job, limit=2, replays=False)
+    before = [one for one in latest if one.id != run.id]
     return not before or (before[0].search, before[0].variant) != (key, choice.variant)
 
 
@@ -228,5 +234,5 @@ def _tell_registry(
     """Show the choice on the model's page; the run does not depend on it."""
     try:
         context.registry.log_variants(pinned_version(run), job.name, found, choice)
-    except (RegistryUnreachable, ModelNotFound) as error:
+    except (ModelError, OutputError) as error:
         log.warning("variants_not_logged", error=str(error))

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 
+from scoring.runs.webhook_line import Line
+
 CONNECT_SECONDS = 5.0
 """How long a receiver may take to accept the connection."""
 READ_SECONDS = 15.0
@@ -65,15 +67,17 @@ def post(
     except ValueError as error:
         return Outcome(error=f"webhook {name}: {error}")
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    line = Line()
 
     def send() -> None:
-        outcomes.put(_send(name, address, body, headers, now, timeout))
+        outcomes.put(_send(name, address, body, headers, now, timeout, line))
 
     # No library bounds the whole: looking up a name has no limit, each byte of an answer its own.
     threading.Thread(target=send, name=f"webhook {name}", daemon=True).start()
     try:
         return outcomes.get(timeout=whole_seconds)
     except queue.Empty:
+        line.hang_up()
         return Outcome(error=f"webhook {name} had not answered after {whole_seconds:g} s in all")
 
 
@@ -94,19 +98,23 @@ def _send(
     headers: Mapping[str, str],
     now: float,
     timeout: tuple[float, float],
+    line: Line,
 ) -> Outcome:
     """One request. Raises nothing: the traceback of a thread would show the address."""
     import requests
 
     try:
-        with requests.post(
-            address,
-            data=body,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-            stream=True,  # nobody reads what is answered, however long it is
-        ) as answer:
+        with (
+            line.session() as session,
+            session.post(
+                address,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                stream=True,  # nobody reads what is answered, however long it is
+            ) as answer,
+        ):
             return _outcome(name, answer.status_code, answer.headers.get("retry-after", ""), now)
     except requests.ConnectTimeout:
         return Outcome(error=f"webhook {name} did not connect within {timeout[0]:.0f} s")
@@ -114,6 +122,8 @@ def _send(
         return Outcome(error=f"webhook {name} did not answer within {timeout[1]:.0f} s")
     except Exception as error:
         return Outcome(error=f"webhook {name} was not reached: {type(error).__name__}")
+    finally:
+        line.put_down()
 
 
 def _headers(message_id: str, timestamp: int, body: bytes, secret: str) -> dict[str, str]:
