@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from sqlalchemy import create_engine, text
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
@@ -23,16 +24,48 @@ from scoring.ledger import Database, Ledger
 from scoring.models.registry import artifact_location
 from scoring.settings import Settings
 from scoring.stack import Stack
+from tests.stores import Bucket, new_bucket, options, store_server
 
 LEASE = 60.0
 """Lease of the ledgers under test, in seconds; tests age leases instead of waiting."""
 
+# Threads that wait do not spin: tests share the cores. Read when the first of its libraries loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+hypothesis.settings.register_profile("nightscore", deadline=None)  # laws hold on busy machines too
+hypothesis.settings.load_profile("nightscore")
+
+
+LONGEST = (
+    "test_readme",
+    "test_variant_flavors",
+    "test_finisher",
+    "test_cli",
+    "test_text",
+    "test_sessions",
+    "test_bad_models",
+    "test_variants",
+    "test_security_secrets",
+    "test_stopping",
+)
+"""Files that begin first, so that none of them is what everything else waits for in the end."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs on PostgreSQL starts a server, so it is left out of the fast tests."""
+    """What runs on PostgreSQL starts a server, so it is left out of the fast tests.
+
+    Files with slow tests come first, and the longest before them.
+    """
     for item in items:
         if "postgres" in item.name or "postgres_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.stem
+        return (LONGEST.index(name) if name in LONGEST else len(LONGEST), item.path not in slow)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +129,19 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return uri
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of an S3 server, shared by the session: make buckets of your own."""
+    with store_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3: str) -> Bucket:
+    """An empty bucket."""
+    return new_bucket(s3)
+
+
 @pytest.fixture
 def settings(tmp_path: Path, tracking_uri: str) -> Settings:
     """An installation in a folder of the test's own."""
@@ -103,9 +149,12 @@ def settings(tmp_path: Path, tracking_uri: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def stack_settings(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Settings:
-    """The installation that the session's embedded stack serves."""
-    return make_settings(tmp_path_factory.mktemp("stack") / "home", tracking_uri)
+def stack_settings(
+    tmp_path_factory: pytest.TempPathFactory, tracking_uri: str, s3: str
+) -> Settings:
+    """The installation that the session's embedded stack serves; it can reach the S3 server."""
+    home = tmp_path_factory.mktemp("stack") / "home"
+    return make_settings(home, tracking_uri, storage_options={"s3://": options(s3)})
 
 
 @pytest.fixture(scope="session")

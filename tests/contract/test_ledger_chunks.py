@@ -435,6 +435,31 @@ def test_an_error_that_a_later_attempt_overcame_is_forgotten(ledger: Ledger) -> 
     assert ledger.chunks.get(run_id, 0).error is None
 
 
+def test_attempts_that_ended_without_a_word_are_counted_and_others_are_not(ledger: Ledger) -> None:
+    run_id = start_run(ledger, max_attempts=9)
+    deaths = [claimed(ledger, run_id).deaths]
+    age_leases(ledger, LEASE + 1)
+    died_once = claimed(ledger, run_id)
+    deaths.append(died_once.deaths)
+    ledger.chunks.release(died_once, "the store did not answer")
+    handed_back = claimed(ledger, run_id)
+    deaths.append(handed_back.deaths)
+    ledger.chunks.hand_back(handed_back)
+    deaths.append(claimed(ledger, run_id).deaths)
+    age_leases(ledger, LEASE + 1)
+
+    assert [*deaths, claimed(ledger, run_id).deaths] == [0, 1, 1, 1, 2]
+
+
+def test_an_attempt_can_be_released_as_one_that_died(ledger: Ledger) -> None:
+    run_id = start_run(ledger)
+
+    ledger.chunks.release(claimed(ledger, run_id), "the model does not answer", deaths=2)
+
+    assert ledger.chunks.get(run_id, 0).error == "the model does not answer"
+    assert claimed(ledger, run_id).deaths == 2
+
+
 def test_a_released_claim_cannot_commit(ledger: Ledger) -> None:
     run_id = start_run(ledger)
     claim = claimed(ledger, run_id)
@@ -455,6 +480,23 @@ def test_a_chunk_that_is_handed_back_costs_no_attempt(ledger: Ledger) -> None:
     chunk = ledger.chunks.get(run_id, 0)
     assert (chunk.state, chunk.attempt, chunk.lease_until) == ("waiting", 0, None)
     assert claimed(ledger, run_id).attempt == 1
+
+
+def test_what_a_stopped_worker_held_is_handed_back_whole(ledger: Ledger) -> None:
+    run_id, other = start_run(ledger, count=3), start_run(ledger)
+    done = claimed(ledger, run_id, 0, worker="stopped")
+    ledger.chunks.commit(done, made_by(done))
+    claimed(ledger, run_id, 1, worker="stopped")
+    kept = claimed(ledger, run_id, 2, worker="alive")
+    claimed(ledger, other, 1, worker="stopped")
+
+    handed = ledger.chunks.hand_back_of("stopped")
+
+    assert sorted(handed) == sorted([(run_id, 1), (other, 1)])
+    assert [chunk.state for chunk in ledger.chunks.of(run_id)] == ["done", "waiting", "leased"]
+    assert ledger.chunks.get(run_id, 1).attempt == 0
+    assert ledger.chunks.hand_back_of("stopped") == []
+    ledger.chunks.commit(kept, made_by(kept))
 
 
 def test_a_claim_that_was_handed_back_cannot_commit_beside_the_next_of_its_number(

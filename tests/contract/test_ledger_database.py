@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sqlalchemy import create_engine, make_url, text
 from scoring.errors import LedgerOutdated, LedgerUnreachable
 from scoring.ledger import Database, Ledger
 from scoring.ledger.tables import REVISION
+from tests.chaos.proxy import Proxy
 from tests.conftest import LEASE
 from tests.contract.ledgers import NIGHT, StoppedClock, new_run, planned, start_run, together
 
@@ -66,6 +68,58 @@ def test_a_postgresql_that_accepts_and_says_nothing_is_given_up_on() -> None:
             ledger.runs.latest()
 
         assert time.monotonic() - began < PATIENCE
+
+
+@pytest.fixture
+def between(postgres_url: str) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before the real server, and the URL that leads through it."""
+    url = make_url(postgres_url)
+    proxy = Proxy(f"{url.query['host']}/.s.PGSQL.5432")
+    through = url.set(host="127.0.0.1", port=proxy.port, query={"gssencmode": "disable"})
+    yield proxy, through.render_as_string(hide_password=False)
+    proxy.close()
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_postgresql_that_falls_silent_in_the_middle_is_given_up_on_and_used_again(
+    between: tuple[Proxy, str], write: bool
+) -> None:
+    proxy, url = between
+    database = Database(url, answer_seconds=0.3)
+
+    def ask() -> None:
+        with database.transaction() if write else database.reading() as connection:
+            connection.execute(text("SELECT 1"))
+            proxy.mode = "silent"
+            connection.execute(text("SELECT 1"))
+
+    with pytest.raises(LedgerUnreachable, match=r"no answer within 0\.3 s"):
+        ask()
+    proxy.mode = "pass"
+
+    patient = Database(url)
+    assert patient.revision() is None
+    for one in (database, patient):
+        one.engine.dispose()
+
+
+def test_a_worker_that_is_frozen_in_a_transaction_lets_go_of_its_locks(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.reading() as connection:
+        told = {
+            name: connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in (
+                *("lock_timeout", "statement_timeout"),
+                "idle_in_transaction_session_timeout",
+            )
+        }
+    database.engine.dispose()
+
+    assert told == {
+        "lock_timeout": "30s",
+        "statement_timeout": "45s",
+        "idle_in_transaction_session_timeout": "1min",
+    }
 
 
 def test_every_way_of_naming_postgresql_uses_the_driver_that_we_install() -> None:

@@ -17,8 +17,10 @@ KEY, DIGEST, DEVICE = "k" * 64, "d" * 64, "a processor, with its instruction set
 THREADS = 8
 
 
-def claim(ledger: Ledger, worker: str = "quick") -> SearchClaim | None:
-    return ledger.searches.claim(KEY, DIGEST, DEVICE, worker)
+def claim(
+    ledger: Ledger, worker: str = "quick", instead_of: str | None = None
+) -> SearchClaim | None:
+    return ledger.searches.claim(KEY, DIGEST, DEVICE, worker, instead_of=instead_of)
 
 
 def held(ledger: Ledger, worker: str = "quick") -> SearchClaim:
@@ -80,13 +82,25 @@ def test_a_search_that_was_given_up_is_free_at_once(ledger: Ledger) -> None:
 
 def test_a_search_that_is_repeated_leaves_the_result_until_it_has_another(ledger: Ledger) -> None:
     ledger.searches.record(held(ledger), "old")
-    again = ledger.searches.claim(KEY, DIGEST, DEVICE, "again", again=True)
+    again = claim(ledger, "again", instead_of="old")
     assert again is not None
 
     assert ledger.searches.result(KEY) == "old"
-    assert ledger.searches.claim(KEY, DIGEST, DEVICE, "other", again=True) is None
+    assert claim(ledger, "other", instead_of="old") is None
     ledger.searches.record(again, "new")
     assert ledger.searches.result(KEY) == "new"
+
+
+def test_a_search_is_repeated_once_however_many_found_the_same_result_unfit(
+    ledger: Ledger,
+) -> None:
+    ledger.searches.record(held(ledger), "old")
+    again = claim(ledger, "again", instead_of="old")
+    assert again is not None
+    ledger.searches.record(again, "new")
+
+    assert claim(ledger, "late", instead_of="old") is None
+    assert claim(ledger, "first", instead_of=None) is None
 
 
 def test_a_correction_counts_only_against_what_it_corrects(ledger: Ledger) -> None:
@@ -144,7 +158,7 @@ def test_failures_are_counted_until_something_is_found(ledger: Ledger) -> None:
         assert mine.failures == earlier
         ledger.searches.give_up(mine, failed=True)
     ledger.searches.record(held(ledger), "found")
-    again = ledger.searches.claim(KEY, DIGEST, DEVICE, "again", again=True)
+    again = claim(ledger, "again", instead_of="found")
 
     assert again is not None
     assert again.failures == 0

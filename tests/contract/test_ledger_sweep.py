@@ -71,6 +71,17 @@ def test_a_message_that_nobody_answered_is_lost_once_it_has_settled(ledger: Ledg
     assert one_lost(ledger) == ((), (0, 1), ())
 
 
+def test_a_message_that_is_held_back_is_not_missed_before_its_time(ledger: Ledger) -> None:
+    run_id = start_run(ledger, count=1)
+    ledger.chunks.mark_sent(run_id, [0], delay=60.0)
+    age_messages(ledger, 60.0 + SETTLE - 5)
+    assert lost(ledger) == []
+
+    age_messages(ledger, 10)
+
+    assert one_lost(ledger) == ((), (0,), ())
+
+
 def test_a_chunk_whose_worker_went_silent_is_abandoned(ledger: Ledger) -> None:
     run_id = start_run(ledger)
     ledger.chunks.mark_sent(run_id, [0, 1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -286,4 +287,17 @@ class Forgetful(PythonModel):
 
 
 # Workers cannot import the tests: the classes above travel inside the model's file.
+class Waiting(PythonModel):
+    """Says by a file that it has begun, and answers once another file says that it may end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.begun, self.may_end = folder / "begun", folder / "may_end"
+
+    def predict(self, context, model_input, params=None):
+        self.begun.touch()
+        while not self.may_end.exists():
+            time.sleep(0.05)
+        return model_input["a"].astype("float64")
+
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

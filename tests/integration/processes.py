@@ -61,14 +61,22 @@ class Process:
 
     def end(self, how: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         """Send it a signal; its exit status, once it and its family are gone."""
+        return self._gone(how, seconds)
+
+    def ended(self, seconds: float = PATIENCE) -> int:
+        """The same, of one that is ending already: a further signal would hurry it."""
+        return self._gone(None, seconds)
+
+    def _gone(self, how: int | None, seconds: float) -> int:
         family = self.family()
-        if self.popen.poll() is None:
+        if how is not None and self.popen.poll() is None:
             self.popen.send_signal(how)
         try:
             status = self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill(family)
-            raise AssertionError(f"{self.name} ignored signal {how}:\n{self}") from None
+            told = "goes on" if how is None else f"ignored signal {how}"
+            raise AssertionError(f"{self.name} {told}:\n{self}") from None
         _, left = psutil.wait_procs(family, timeout=seconds)
         left = [process for process in left if process.is_running()]
         if left:

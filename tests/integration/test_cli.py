@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoring import Settings
+from scoring import Settings, get_run
 from scoring.stack import free_port
 from tests.integration.models import linear, register
+from tests.integration.processes import until
 from tests.integration.terminal import Terminal
 
 pytestmark = pytest.mark.slow
@@ -140,7 +141,7 @@ def test_plan_says_what_would_run_and_starts_nothing(scoring: Terminal) -> None:
 
 
 def test_drift_that_the_job_holds_on_is_exit_code_3_and_release_publishes(
-    on_the_stack: Terminal, tracking_uri: str, folder: Path
+    on_the_stack: Terminal, stack: Settings, tracking_uri: str, folder: Path
 ) -> None:
     frame = pd.DataFrame(np.zeros((4, 2), np.float32), columns=["a", "b"])
     held_model = register(
@@ -163,10 +164,9 @@ def test_drift_that_the_job_holds_on_is_exit_code_3_and_release_publishes(
 
     released = on_the_stack("release", held.json["id"], "--json")
     assert released.code == 0, released.err
-    deadline = 100
-    while on_the_stack("status", held.json["id"], "--json").json["state"] != "published":
-        deadline -= 1
-        assert deadline, "the held run was not published"
+    run = get_run(held.json["id"], settings=stack)
+    until(lambda: run.status == "published")
+    assert on_the_stack("status", run.id, "--json").json["state"] == "published"
     assert (folder / "scores" / "date=2026-11-23" / "_SUCCESS").exists()
 
 

@@ -284,7 +284,7 @@ def test_what_a_run_is_compared_with_is_planned_frozen_reported_and_logged(
 
     assert first.state == "published", first.error
     assert planned["compared_with"] == expected
-    frame = read_frame(Path(str(created.staging)))
+    frame = read_frame(Path(created.artifacts), Path(str(created.staging)))
     assert frame.compared_with == expected
     assert frame.reference is not None
     assert frame.reference.rows == ROWS
@@ -303,7 +303,7 @@ def test_what_a_run_is_compared_with_is_planned_frozen_reported_and_logged(
 def test_a_frame_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     (tmp_path / "frame.json").write_text('{"reference": null, "origins": {"a": 1.5}}')
 
-    frame = read_frame(tmp_path)
+    frame = read_frame(tmp_path / "artifacts", staging=tmp_path)
 
     assert (frame.reference, frame.origins, frame.compared_with) == (None, {"a": 1.5}, None)
 

@@ -309,7 +309,7 @@ def test_labels_that_cannot_be_matched_are_refused_and_nothing_changes(
     with pytest.raises(LabelsUnusable, match="no Parquet files"):
         run.evaluate(tmp_path / "nowhere")
     with pytest.raises(StoreUnsupported):
-        run.evaluate("s3://bucket/labels")
+        run.evaluate("hdfs://cluster/labels")
 
     assert run.report() == report
     assert not [one for one in run.history() if one["event"] == "evaluated"]
@@ -321,7 +321,7 @@ def test_labels_are_read_only_where_jobs_may_read(
     table, late = rows_and_truth(8)
     run = score(profiled, table)
     (tmp_path / "allowed").mkdir()
-    settings = context.settings.model_copy(update={"data_roots": (tmp_path / "allowed",)})
+    settings = context.settings.model_copy(update={"data_roots": (str(tmp_path / "allowed"),)})
     narrow = Context(settings, context.ledger, context.registry, context.cache, SilentBell())
     outside = written(tmp_path / "outside.parquet", {"id": table["id"], "late": late})
     os.symlink(outside, tmp_path / "allowed" / "link.parquet")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,11 +24,13 @@ from mlflow.types import ColSpec, Schema
 from scoring import Settings
 from scoring.errors import (
     ModelDigestMismatch,
+    ModelFilesGone,
     ModelNotFound,
     RegistryUnreachable,
     SignatureMissing,
 )
 from scoring.models import ModelCache, Registry, Version, read_model
+from scoring.models.asking import Patience
 from scoring.models.cache import folder_digest
 from tests.integration import models
 from tests.integration.models import register
@@ -36,6 +39,8 @@ pytestmark = pytest.mark.slow
 
 AMOUNT = ModelSignature(inputs=Schema([ColSpec("float", "amount")]))
 FETCHERS = 6
+HASTY = Patience(retrying=0.2, pause=0.01)
+"""For a registry that is away."""
 
 
 @pytest.fixture
@@ -146,18 +151,77 @@ def test_a_registry_that_does_not_answer_is_named_without_its_password(
     with pytest.raises(
         RegistryUnreachable, match=r"registry at http://127\.0\.0\.1:9 did"
     ) as silent:
-        Registry("http://me:secret@127.0.0.1:9").resolve("models:/m@production")
+        Registry("http://me:secret@127.0.0.1:9", HASTY).resolve("models:/m@production")
 
     assert "secret" not in str(silent.value)
 
 
-def test_a_database_that_is_no_registry_is_a_registry_that_does_not_answer(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "mlflow.db").write_text("this is no database, whatever its name says" * 50)
+# Gone, or changed
 
-    with pytest.raises(RegistryUnreachable, match="not a database"):
-        Registry(f"sqlite:///{tmp_path}/mlflow.db").resolve("models:/m@production")
+
+def test_an_alias_that_was_taken_away_is_named(registry: Registry, new_version: New) -> None:
+    uri = new_version()
+    client().delete_registered_model_alias(name_of(uri), "production")
+
+    with pytest.raises(ModelNotFound, match=f"{uri} is not .* alias production not found"):
+        registry.resolve(uri)
+
+
+@pytest.mark.parametrize("asked", ["@production", "/1"])
+def test_a_version_that_was_deleted_is_named(
+    registry: Registry, new_version: New, asked: str
+) -> None:
+    name = name_of(new_version())
+    client().delete_model_version(name, "1")
+
+    with pytest.raises(ModelNotFound, match=f"models:/{name}{asked} is not .* not found"):
+        registry.resolve(f"models:/{name}{asked}")
+
+
+def test_a_model_that_was_deleted_is_named(registry: Registry, new_version: New) -> None:
+    uri = new_version()
+    client().delete_registered_model(name_of(uri))
+
+    with pytest.raises(ModelNotFound, match=f"{uri} is not .*{name_of(uri)} not found"):
+        registry.resolve(uri)
+
+
+@pytest.mark.parametrize("deleted", ["version", "model"])
+def test_a_version_that_was_deleted_after_the_pin_is_scored_where_it_is_and_missed_elsewhere(
+    cache: ModelCache, tmp_path: Path, registry: Registry, new_version: New, deleted: str
+) -> None:
+    version = registry.resolve(new_version())
+    digest, folder = cache.fetch(version)
+    if deleted == "version":
+        client().delete_model_version(version.name, "1")
+    else:
+        client().delete_registered_model(version.name)
+
+    assert cache.get(version, digest) == folder
+    with pytest.raises(ModelNotFound, match=f"{version.uri} is not in the registry"):
+        ModelCache(tmp_path / "another machine", registry).get(version, digest)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_version_whose_files_are_gone_is_named_with_their_place(
+    cache: ModelCache, registry: Registry, new_version: New, pinned: bool
+) -> None:
+    version = registry.resolve(new_version())
+    shutil.rmtree(files_of(version))
+
+    with pytest.raises(ModelFilesGone, match=f"files of {version.uri} are gone from file://"):
+        cache.get(version, "0" * 64) if pinned else cache.fetch(version)
+
+
+def client() -> mlflow.MlflowClient:
+    """Of the registry that the models were registered in."""
+    return mlflow.MlflowClient()
+
+
+def files_of(version: Version) -> Path:
+    """Where the registry keeps a version's files."""
+    logged = client().get_logged_model(version.source.removeprefix("models:/"))
+    return Path(logged.artifact_location.removeprefix("file://"))
 
 
 # Fetching
@@ -235,6 +299,35 @@ print(folder, os.stat(folder / "MLmodel").st_ino)
     assert len(seen) == 1, "a second copy replaced the first"
 
 
+def test_a_worker_that_is_frozen_while_it_fetches_does_not_stop_the_others_for_ever(
+    tmp_path: Path, tracking_uri: str, new_version: New
+) -> None:
+    version = Registry(tracking_uri).resolve(new_version())
+    frozen, wakes = threading.Event(), threading.Event()
+
+    class Frozen(Registry):
+        """The registry, of somebody who is frozen as soon as the files have come."""
+
+        def download(self, version: Version, folder: Path, only: str = "") -> Path:
+            found = super().download(version, folder, only)
+            frozen.set()
+            wakes.wait(60)
+            return found
+
+    slow = ModelCache(tmp_path / "cache", Frozen(tracking_uri))
+    quick = ModelCache(tmp_path / "cache", Registry(tracking_uri), lock_seconds=0.05)
+    with ThreadPoolExecutor(1) as pool, structlog.testing.capture_logs() as lines:
+        first = pool.submit(slow.fetch, version)
+        frozen.wait(60)
+        second = quick.fetch(version)
+        wakes.set()  # it finds the same files there already
+
+        assert first.result() == second
+    assert [line["event"] for line in lines] == ["model_lock_held"]
+    assert folder_digest(second[1]) == second[0]
+    assert not list((tmp_path / "cache").glob("arriving-*"))
+
+
 def test_files_that_are_here_are_not_fetched_again(
     tmp_path: Path, tracking_uri: str, new_version: New
 ) -> None:
@@ -265,8 +358,7 @@ def test_files_that_changed_after_the_pin_are_refused(
 ) -> None:
     version = registry.resolve(new_version())
     digest, _ = cache.fetch(version)
-    logged = mlflow.MlflowClient().get_logged_model(version.source.removeprefix("models:/"))
-    with (Path(logged.artifact_location.removeprefix("file://")) / "model.onnx").open("ab") as file:
+    with (files_of(version) / "model.onnx").open("ab") as file:
         file.write(b"\0")
     elsewhere = ModelCache(tmp_path / "another machine", registry)
 

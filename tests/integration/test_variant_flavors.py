@@ -147,8 +147,8 @@ def test_pytorch_in_torch_in_float32_and_in_int8(score: Score, tracking_uri: str
     assert not np.array_equal(column(int8).to_numpy(), column(float32).to_numpy())
 
 
-def test_sentence_transformers(score: Score, tracking_uri: str) -> None:
-    model = text_models.minilm()
+def test_sentence_transformers(score: Score, tracking_uri: str, tmp_path: Path) -> None:
+    model = text_models.embedder(tmp_path / "model")
     texts = text_models.paragraphs(300)
     uri = register(
         tracking_uri,
@@ -157,14 +157,21 @@ def test_sentence_transformers(score: Score, tracking_uri: str) -> None:
         signature=infer_signature(["a text"], model.encode(["a text"])),
     )
 
-    run = score(uri, pd.DataFrame({"text": texts}), columns=("text",), variant="int8")
+    run = score(
+        uri, pd.DataFrame({"text": texts}), columns=("text",), variant="int8", max_mean_error=0.02
+    )
 
     expected = model.encode(texts)
     found = np.stack(column(run).to_pylist())
-    cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1)
     assert run.to_dict()["variant"] == "int8"
     assert run.to_dict()["precision"]["gate"]["batch_error"] < 0.001
-    assert cosine.mean() > 0.99
+    assert cosine(found, expected).mean() > 0.98
+
+
+def cosine(found: Any, expected: Any) -> Any:
+    """Of each row."""
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return (found * expected).sum(axis=1) / lengths
 
 
 def test_a_conversion_that_is_wrong_is_seen_and_native_scores(

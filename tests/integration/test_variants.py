@@ -32,7 +32,7 @@ from scoring.models import Field
 from scoring.models.search_document import search_document
 from scoring.models.search_result import SearchResult
 from scoring.runs import sample
-from scoring.runs.variant import load_pinned
+from scoring.runs.variant import to_load
 from scoring.stack import Stack
 from tests.conftest import make_settings
 from tests.integration import models
@@ -341,13 +341,13 @@ def test_a_variant_that_was_tampered_with_is_not_loaded(
     context = open_context(stack)
     record = context.ledger.runs.get(run.id)
     job = Job.from_json(record.job_json)
-    assert load_pinned(context, record, job).device == "cpu"
+    assert to_load(context, record, job).load().device == "cpu"
 
     (graph,) = (stack.artifacts / "_variants" / str(record.search)[:32]).glob("1/int8*/model.onnx")
     graph.write_bytes(graph.read_bytes() + b"\0")
 
     with pytest.raises(VariantDamaged, match="is not the one that passed the gate"):
-        load_pinned(context, record, job)
+        to_load(context, record, job).load()
 
 
 class Roomy(mlflow.pyfunc.PythonModel):
@@ -405,7 +405,7 @@ def test_another_search_leaves_what_a_run_is_pinned_to_alone(
     record = context.ledger.runs.get(run.id)
 
     found = variants.of_model(context, model, path=str(tmp_path / "in"), device="cpu")
-    engine = load_pinned(context, record, Job.from_json(record.job_json))
+    engine = to_load(context, record, Job.from_json(record.job_json)).load()
 
     assert found.sample == "given"
     assert attempts(stack, str(record.model_digest)) == [2]
@@ -504,7 +504,7 @@ def test_a_run_that_was_planned_before_there_were_variants_is_scored_natively(
         )
     record = context.ledger.runs.get(run.id)
 
-    assert load_pinned(context, record, Job.from_json(record.job_json)).device == "cpu"
+    assert to_load(context, record, Job.from_json(record.job_json)).load().device == "cpu"
     assert run.to_dict()["precision"] is None
 
 

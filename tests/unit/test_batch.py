@@ -34,6 +34,19 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
     assert batches.rows <= max(fits, 1) or rows <= fits
 
 
+def test_whoever_watches_is_told_of_every_batch_that_is_done() -> None:
+    done: list[int] = []
+    batches = BatchSize(10, lambda: done.append(1))
+
+    def call(start: int, stop: int) -> None:
+        if stop - start > 5:
+            raise MemoryError
+
+    batches.calls(20, call)
+
+    assert len(done) == 4
+
+
 def test_a_smaller_batch_stays_smaller() -> None:
     batches = BatchSize(100)
 

@@ -147,8 +147,8 @@ FAULTS = [
     (
         "",
         "colour = 3",
-        "colour is an unknown key; accepted here are name, model, key, input, output, execution, "
-        "precision, drift and schedule.",
+        "colour is an unknown key; accepted here are name, model, on_registry_outage, key, input, "
+        "output, execution, precision, drift and schedule.",
     ),
     (
         "",
@@ -699,6 +699,7 @@ def test_what_a_file_does_not_say_has_the_documented_default():
         "name": "flights-delay",
         "model": "models:/flights-delay@production",
         "key": [],
+        "on_registry_outage": "fail",
         "input": {"path": "data/flights", "columns": []},
         "output": {"path": "scores/flights", "passthrough": []},
         "execution": {
@@ -707,6 +708,7 @@ def test_what_a_file_does_not_say_has_the_documented_default():
             "chunk_rows": 0,
             "max_attempts": 3,
             "error_budget": 0.001,
+            "batch_seconds": 600.0,
             "tensorrt": False,
         },
         "precision": {
@@ -783,7 +785,7 @@ def test_a_table_built_in_python_says_its_own_faults():
     assert str(caught.value).splitlines() == [
         "Execution: max_attempts is 0; it must be a whole number from 1 to 100.",
         "Execution: colour is an unknown key; accepted here are queue, device, chunk_rows, "
-        "max_attempts, error_budget and tensorrt.",
+        "max_attempts, error_budget, batch_seconds and tensorrt.",
     ]
 
 

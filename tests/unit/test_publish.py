@@ -16,7 +16,7 @@ from scoring.data.publish import (
     check_output,
     discard,
     part_file,
-    published_run,
+    published_manifest,
     staging_folder,
 )
 from scoring.errors import OutputOccupied
@@ -63,7 +63,7 @@ def test_a_run_is_published_with_its_manifest_and_success(output: Path, ready: A
     assert publish.publish(ready("r1"), output, mine)
 
     assert contents(output) == complete("r1")
-    assert published_run(output) == "r1"
+    assert (published_manifest(output) or {})["run_id"] == "r1"
 
 
 def test_parts_are_published_in_chunk_order_whatever_their_attempts(
@@ -229,9 +229,9 @@ def test_a_file_in_the_place_of_the_folder_is_refused(output: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_has_no_published_run(output: Path) -> None:
-    assert published_run(output) is None
+    assert published_manifest(output) is None
     output.mkdir()
-    assert published_run(output) is None
+    assert published_manifest(output) is None
 
 
 # Staging

@@ -353,7 +353,7 @@ def test_an_array_column_keeps_lists_of_any_length_and_refuses_values_that_do_no
         (pa.list_(pa.float64()), pa.float64()),
         (pa.struct([("a", pa.int64())]), pa.int64()),
         (pa.dictionary(pa.int8(), pa.int64()), pa.string()),
-        (pa.binary(), pa.string()),
+        (pa.string(), pa.binary()),
     ],
     ids=str,
 )

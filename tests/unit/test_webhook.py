@@ -209,7 +209,11 @@ def test_a_receiver_that_drips_its_answer_is_left_after_a_while() -> None:
             whole_seconds=0.2,
         )
 
-    assert outcome.error == "webhook mlops had not answered after 0.2 s in all"
+        assert outcome.error == "webhook mlops had not answered after 0.2 s in all"
+        for thread in threading.enumerate():  # who listened has been told that it is over
+            if thread.name == "webhook mlops":
+                thread.join(60)
+                assert not thread.is_alive()
 
 
 def test_a_post_is_over_before_another_deliverer_may_try() -> None:
