@@ -31,7 +31,7 @@ from scoring.wake import (
     TRANSPORT_OPTIONS,
     Bell,
 )
-from tasks import child, devices, stopping, transport
+from tasks import beat, child, devices, stopping, transport
 
 log = telemetry.logger(__name__)
 
@@ -144,9 +144,10 @@ def _end_child(exitcode: int, **_: Any) -> None:
 
 
 @signals.beat_init.connect  # type: ignore[untyped-decorator]
-def _prepare_beat(**_: Any) -> None:
+def _prepare_beat(sender: Any, **_: Any) -> None:
     """A beat that was down looks at once for what it missed, not at its first interval."""
     telemetry.configure(Settings().log)
+    beat.install(sender)
     try:
         app.send_task(SWEEP, queue=CONTROL, priority=0, **SEND_OPTIONS)
     except (OperationalError, RedisError) as error:
