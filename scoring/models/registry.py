@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -191,14 +192,18 @@ class Registry:
         """
 
         def log_it() -> None:
-            client = self._client()
+            from mlflow.entities import Metric, Param
+
+            client, at = self._client(), int(time.time() * 1_000)
             title = f"variants of {version.name} version {version.version}"
             run_id = self._new_run(f"nightscore/{job}", title)
-            for name, value in found.metrics().items():
-                client.log_metric(run_id, name, value)
-            for name, text in (("device", found.device), ("runtimes", found.runtimes)):
-                client.log_param(run_id, name, text)
-            client.log_param(run_id, "variant", choice.variant)
+            params = {
+                "device": found.device,
+                "runtimes": found.runtimes,
+                "variant": choice.variant,
+            }
+            metrics = [Metric(*one, at, 0) for one in found.metrics().items()]
+            client.log_batch(run_id, metrics, [Param(*one) for one in params.items()])
             client.log_text(run_id, found.to_json(), "variants.json")
             client.set_terminated(run_id)
             tags = {

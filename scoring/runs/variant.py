@@ -58,8 +58,8 @@ def pinned(context: Context, run: RunRecord, job: Job, check: Callable[[], None]
         found: search.Found | None = None
     else:
         found = _found(context, run, job, files, check)
-        if found is None and wanted != "native":  # another worker has pinned it meanwhile
-            return context.ledger.runs.get(run.id)
+        if found is None and wanted != "native":  # settled meanwhile
+            return _with_variant(context, run.id)
     if found is not None and found.failure and wanted not in ("auto", "native"):
         raise SearchFailed(files.model, wanted, found.failure)
     choice = choose(found.result, job.precision) if found else _native(job)
@@ -75,10 +75,7 @@ def pinned(context: Context, run: RunRecord, job: Job, check: Callable[[], None]
         log.info("variant_pinned", variant=choice.variant, batch=choice.batch_rows, why=choice.why)
         if found is not None and not found.failure and _is_news(context, run, found.key, choice):
             _tell_registry(context, run, job, found.result, choice)
-    now = context.ledger.runs.get(run.id)
-    if now.variant is None:  # it was cancelled, or failed, while the search went on
-        raise RunNotInState(run.id, now.state, "running")
-    return now
+    return _with_variant(context, run.id)
 
 
 def document(choice: Choice, candidate: Candidate | None) -> dict[str, Any]:
@@ -178,9 +175,22 @@ def _found(
         about,
         partial(_sample_rows, context, run, job, files),
         check,
-        settled=lambda: context.ledger.runs.get(run.id).variant is not None,
+        settled=lambda: _is_settled(context.ledger.runs.get(run.id)),
         fit=partial(_is_kept, context, job),
     )
+
+
+def _is_settled(run: RunRecord) -> bool:
+    """Whether another worker has pinned the variant, or the run has ended and needs none."""
+    return run.variant is not None or run.state != "running"
+
+
+def _with_variant(context: Context, run_id: str) -> RunRecord:
+    """The run as it is now. Raises: RunNotInState: it ended before a variant was pinned."""
+    now = context.ledger.runs.get(run_id)
+    if now.variant is None:
+        raise RunNotInState(now.id, now.state, "running")
+    return now
 
 
 def _is_kept(context: Context, job: Job, known: search.Found) -> bool:

@@ -37,6 +37,7 @@ from scoring.stack import Stack
 from tests.conftest import make_settings
 from tests.integration import models
 from tests.integration.models import register
+from tests.integration.processes import until
 
 pytestmark = pytest.mark.slow
 
@@ -515,8 +516,7 @@ def test_a_run_that_is_cancelled_while_it_searches_ends_its_search(
     searching()
 
     run.cancel()
-    psutil.wait_procs(search_processes(), timeout=WAIT)
 
-    assert search_processes() == []
+    until(lambda: search_processes() == [])
     assert (run.status, run.to_dict()["variant"]) == ("cancelled", None)
     assert not (tmp_path / "out").exists()
