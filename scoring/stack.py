@@ -36,8 +36,8 @@ log = telemetry.logger(__name__)
 
 QUEUES = ("control", "cpu", "gpu", "celery")
 """What the embedded worker serves; ``celery`` is where other applications' messages arrive."""
-START_SECONDS = 30.0
-"""How long a service may take until it answers."""
+START_SECONDS = 90.0
+"""How long a service may take until it answers, on a machine that is busy with other things."""
 SOFT_SECONDS = 10.0
 """How long the worker may go on with its chunks once it is told to stop: a person waits for it."""
 STOP_SECONDS = 25.0
@@ -85,7 +85,7 @@ class Stack:
     _broken: ServiceDied | None = None
     _metrics: metrics.Endpoint | None = None
     _emptied: bool = False
-    """Whether the broker was started again, and nobody was told yet that its messages are gone."""
+    """Whether the broker is new, and nobody was told yet that the messages of the last are gone."""
 
     def __enter__(self) -> Stack:
         self.ensure()
@@ -174,6 +174,7 @@ class Stack:
         self._stopping.clear()
         self._launch("broker", _broker(ports["broker"], self.settings.home))
         self._wait("broker", lambda: _answers(ports["broker"]))
+        self._emptied = True
         self._tell_of_loss(addresses.broker)
         environment = {**self.environment, "SCORING_BROKER_URL": addresses.broker}
         self.environment = environment

@@ -21,7 +21,7 @@ class Moments:
     count: int
     mean: float
     m2: float
-    """Sum of squared deviations from the mean; infinite where float64 cannot hold it."""
+    """Sum of squared deviations from the mean; infinite where float64 cannot hold the squares."""
     minimum: float
     maximum: float
 
