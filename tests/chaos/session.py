@@ -27,7 +27,7 @@ from tests.chaos.schedule import Plan
 from tests.chaos.services import Service
 from tests.chaos.tally import Tally
 
-END_SECONDS = 180.0
+END_SECONDS = 300.0
 """How long a run may take to end after its last fault."""
 SUBMIT_TIMES = 20
 

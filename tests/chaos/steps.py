@@ -3,7 +3,9 @@
 A change is what another process could see afterwards: a file written, linked, renamed or removed
 below a folder, a folder made or exchanged, a transaction begun to commit or committed. Python
 tells of files itself (audit events), SQLAlchemy of transactions; nothing of the product is
-replaced. Changes that other threads make are not counted: they come when they like.
+replaced. Changes that other threads make are not counted: they come when they like. But no freeze
+comes between the begin and the end of their transactions: a database that is locked by a process
+that does nothing is another fault.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class Steps:
     told: Callable[[str], None] | None = None
     """Called with each name before it happens."""
     _thread: int = field(default_factory=threading.get_ident)
+    _elsewhere: threading.Lock = field(default_factory=threading.Lock)
+    """Held while another thread changes the ledger."""
 
     def watch(self) -> None:
         """Begin; there is no end but the process's own."""
@@ -66,13 +70,19 @@ class Steps:
 
     def _begun(self, connection: Any) -> None:
         reading = connection.get_execution_options().get("reading", False)
-        connection.info["changing"] = not reading and self._is_ledger(connection)
+        changing = not reading and self._is_ledger(connection)
+        connection.info["changing"] = changing
+        if changing and threading.get_ident() != self._thread:
+            self._elsewhere.acquire()
+            connection.info["elsewhere"] = True
 
     def _committing(self, connection: Any) -> None:
         if connection.info.get("changing"):
             self._step("before a commit")
 
     def _checked_in(self, _connection: Any, record: Any) -> None:
+        if record.info.pop("elsewhere", False):
+            self._elsewhere.release()
         if record.info.pop("changing", False):
             self._step("after a commit")
 
@@ -86,4 +96,5 @@ class Steps:
         if self.told is not None:
             self.told(name)
         if len(self.seen) == self.strike_before:
-            os.kill(os.getpid(), self.how)
+            with self._elsewhere:
+                os.kill(os.getpid(), self.how)

@@ -22,7 +22,8 @@ from tests.chaos.tally import Tally
 
 CHUNKS, CHUNK_ROWS = 60, 500
 KILLS = 20
-MOST_RUNS = 6
+MOST_RUNS = 15
+"""However quick the machine is: its runs end before much has struck them."""
 STRIKES = (
     *("worker child killed",) * 17,
     *("worker killed",) * 4,
@@ -34,7 +35,7 @@ STRIKES = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_rows_are_published_once_and_in_order_while_workers_die_and_the_broker_forgets(
     kind: Kind, root: Path, tracking_uri: str
@@ -55,16 +56,14 @@ def test_rows_are_published_once_and_in_order_while_workers_die_and_the_broker_f
                 tally=tally,
                 chance=chance,
             )
-            while kills(tally) < KILLS and tally.runs < MOST_RUNS:
+            while not enough(tally) and tally.runs < MOST_RUNS:
                 session.run(struck(chance, table=tally.runs % len(sizes)))
             session.healing.now()
         check_ended(tally, installation)
     check_gone(tally, root / kind)
 
     assert tally.kept, tally.page()
-    assert kills(tally) >= KILLS, tally.page()
-    assert tally.faults["worker killed"] >= 2, tally.page()
-    assert tally.faults["broker restarted, data lost"] >= 1, tally.page()
+    assert enough(tally), tally.page()
     assert tally.outcomes == {"published": tally.runs}, tally.page()
     assert tally.looks > 0
 
@@ -83,5 +82,7 @@ def struck(chance: random.Random, *, table: int) -> Plan:
     )
 
 
-def kills(tally: Tally) -> int:
-    return tally.faults["worker child killed"] + tally.faults["worker killed"]
+def enough(tally: Tally) -> bool:
+    """So much has struck that a promise that does not hold would have been seen broken."""
+    workers, lost = tally.faults["worker killed"], tally.faults["broker restarted, data lost"]
+    return tally.faults["worker child killed"] + workers >= KILLS and workers >= 2 and lost >= 1

@@ -379,7 +379,7 @@ DETAILS = st.dictionaries(
 @settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(detail=DETAILS)
 def test_whatever_an_event_tells_is_stored_as_it_was_hashed(

@@ -95,10 +95,10 @@ def test_a_lease_still_holds_at_its_last_instant_and_not_after_it(
 def test_a_renewed_lease_lasts_a_whole_lease_from_the_renewal(ledger: Ledger) -> None:
     run_id = start_run(ledger)
     claim = claimed(ledger, run_id)
-    age_leases(ledger, LEASE - 1)
+    age_leases(ledger, LEASE - 20)
 
     ledger.chunks.renew(claim)
-    age_leases(ledger, LEASE - 1)
+    age_leases(ledger, LEASE - 20)
 
     assert ledger.chunks.claim(run_id, 0, "other") is None
 

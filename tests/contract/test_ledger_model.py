@@ -274,6 +274,7 @@ class OneRun(RuleBasedStateMachine):
         self.ledger.decisions.release(self.run_id, "operator")
 
         self.state = "finishing"
+        self.most = GRANTED + len(self.finishers)
 
     @rule()
     def reject(self) -> None:

@@ -251,10 +251,10 @@ def test_a_finish_lease_still_holds_at_its_last_instant_and_not_after_it(
 
 def test_a_renewed_finisher_keeps_the_run(ledger: Ledger) -> None:
     run_id, hold = finishing_run(ledger)
-    age_leases(ledger, LEASE - 1)
+    age_leases(ledger, LEASE - 20)
 
     assert ledger.runs.renew_finish(hold) is True
-    age_leases(ledger, LEASE - 1)
+    age_leases(ledger, LEASE - 20)
 
     assert ledger.runs.claim_finish(run_id, "other") is None
 

@@ -49,10 +49,10 @@ def test_chunks_that_no_message_was_sent_for_are_lost_once_their_run_has_settled
 ) -> None:
     run_id = start_run(ledger, count=3, queue="gpu")
     ledger.chunks.mark_sent(run_id, [1])
-    age_messages(ledger, SETTLE - 5)
+    age_messages(ledger, SETTLE - 20)
     assert lost(ledger) == []
 
-    age_messages(ledger, 10)
+    age_messages(ledger, 25)
     ledger.chunks.mark_sent(run_id, [1])
 
     assert lost(ledger) == [
@@ -63,10 +63,10 @@ def test_chunks_that_no_message_was_sent_for_are_lost_once_their_run_has_settled
 def test_a_message_that_nobody_answered_is_lost_once_it_has_settled(ledger: Ledger) -> None:
     run_id = start_run(ledger)
     ledger.chunks.mark_sent(run_id, [0, 1])
-    age_messages(ledger, SETTLE - 5)
+    age_messages(ledger, SETTLE - 20)
     assert lost(ledger) == []
 
-    age_messages(ledger, 10)
+    age_messages(ledger, 25)
 
     assert one_lost(ledger) == ((), (0, 1), ())
 
@@ -74,10 +74,10 @@ def test_a_message_that_nobody_answered_is_lost_once_it_has_settled(ledger: Ledg
 def test_a_message_that_is_held_back_is_not_missed_before_its_time(ledger: Ledger) -> None:
     run_id = start_run(ledger, count=1)
     ledger.chunks.mark_sent(run_id, [0], delay=60.0)
-    age_messages(ledger, 60.0 + SETTLE - 5)
+    age_messages(ledger, 60.0 + SETTLE - 20)
     assert lost(ledger) == []
 
-    age_messages(ledger, 10)
+    age_messages(ledger, 25)
 
     assert one_lost(ledger) == ((), (0,), ())
 
@@ -86,10 +86,10 @@ def test_a_chunk_whose_worker_went_silent_is_abandoned(ledger: Ledger) -> None:
     run_id = start_run(ledger)
     ledger.chunks.mark_sent(run_id, [0, 1])
     claimed(ledger, run_id, 1)
-    age_leases(ledger, LEASE - 5)
+    age_leases(ledger, LEASE - 20)
     assert lost(ledger) == []
 
-    age_leases(ledger, 10)
+    age_leases(ledger, 25)
     age_messages(ledger, LEASE + 5)
     ledger.chunks.mark_sent(run_id, [0])
 
@@ -168,9 +168,9 @@ def test_done_chunks_and_ended_runs_lose_nothing(ledger: Ledger) -> None:
 
 def test_the_most_urgent_runs_are_woken_first_and_among_them_the_oldest(ledger: Ledger) -> None:
     backfill = start_run(ledger, priority=6)
-    age_messages(ledger, 10)
+    age_messages(ledger, 25)
     first = start_run(ledger, priority=3)
-    age_messages(ledger, 10)
+    age_messages(ledger, 25)
     second = start_run(ledger, priority=3)
     age_messages(ledger, SETTLE + 5)
 

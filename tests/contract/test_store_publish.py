@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -334,13 +335,13 @@ def test_a_finisher_that_wakes_up_after_another_has_done_its_work_changes_nothin
     table.stage("new", 3)
     for frozen_at in range(2, 10):
         table.publish("old", 4)
-        asked: list[int] = []
+        asked = itertools.count(1)
 
-        def frozen(asked: list[int] = asked, frozen_at: int = frozen_at) -> bool:
-            asked.append(1)
-            if len(asked) == frozen_at:
+        def frozen(asked: Iterator[int] = asked, frozen_at: int = frozen_at) -> bool:
+            question = next(asked)
+            if question == frozen_at:
                 assert table.publish("new", 3, attempt=2)
-            return len(asked) < frozen_at
+            return question < frozen_at
 
         assert not table.publish("new", 3, still_mine=frozen)
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 """The checkout."""
 SCRIPTS = Path(sys.executable).parent
 """Where the environment's commands lie: celery, mlflow, scoring."""
-PATIENCE = 60.0
+PATIENCE = 150.0
 """Seconds after which something that should have happened counts as broken."""
 
 

@@ -37,7 +37,7 @@ class Terminal:
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return Typed(done.returncode, done.stdout, done.stderr)

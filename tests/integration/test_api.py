@@ -32,6 +32,8 @@ from scoring.stack import Stack, free_port
 
 pytestmark = pytest.mark.slow
 ROWS = 500
+WAIT = 180
+"""Seconds after which a run counts as stuck."""
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def job(tmp_path: Path, model: str) -> Job:
 
 
 def test_a_submitted_job_is_scored_and_read_back(stack: Settings, job: Job) -> None:
-    run = submit(job, settings=stack).wait(timeout=60)
+    run = submit(job, settings=stack).wait(timeout=WAIT)
 
     scores = run.scores()
     rows = pq.read_table(job.input.path)
@@ -70,13 +72,13 @@ def test_the_same_idempotency_key_returns_the_same_run(stack: Settings, job: Job
     second = submit(job, idempotency_key="once", settings=stack)
 
     assert second.id == first.id
-    first.wait(timeout=60)
+    first.wait(timeout=WAIT)
     assert submit(job, idempotency_key="once", settings=stack).status == "published"
 
 
 def test_scores_of_a_replaced_run_are_refused_not_mixed(stack: Settings, job: Job) -> None:
-    first = submit(job, settings=stack).wait(timeout=60)
-    second = submit(job, settings=stack).wait(timeout=60)
+    first = submit(job, settings=stack).wait(timeout=WAIT)
+    second = submit(job, settings=stack).wait(timeout=WAIT)
 
     with pytest.raises(RunNotInState, match=f"replaced by {second.id}"):
         first.scores()
@@ -91,12 +93,12 @@ def test_a_failed_run_raises_its_reason_and_can_be_retried(
 
     run = submit(job, settings=stack)
     with pytest.raises(RunFailed, match="null in column a"):
-        run.wait(timeout=60)
+        run.wait(timeout=WAIT)
     assert run.status == "failed"
     assert not (tmp_path / "scores").exists()
 
     with pytest.raises(RunFailed, match="could not be scored"):
-        run.retry().wait(timeout=60)
+        run.retry().wait(timeout=WAIT)
     assert ErrorBudgetExceeded.__doc__
 
 
@@ -130,7 +132,7 @@ def test_an_unreachable_broker_is_one_error_within_seconds_and_the_sweep_picks_t
     run_id = str(unreachable.value.run)
     assert get_run(run_id, settings=settings).status == "running"
     with Stack(settings):
-        assert get_run(run_id, settings=settings).wait(timeout=60).status == "published"
+        assert get_run(run_id, settings=settings).wait(timeout=WAIT).status == "published"
 
 
 def test_an_unreachable_database_is_one_error_within_seconds(settings: Settings, job: Job) -> None:
@@ -183,7 +185,7 @@ def test_what_is_not_a_date_is_refused_before_anything_is_started(
 
 
 def test_a_date_may_be_given_as_a_date(stack: Settings, job: Job) -> None:
-    run = submit(job, date=datetime.date(2026, 11, 23), settings=stack).wait(timeout=60)
+    run = submit(job, date=datetime.date(2026, 11, 23), settings=stack).wait(timeout=WAIT)
 
     assert run.to_dict()["slot"] == "2026-11-23"
 

@@ -33,7 +33,7 @@ from tests.silent_bell import SilentBell
 
 pytestmark = pytest.mark.slow
 
-WAIT = 240
+WAIT = 400
 """Seconds after which a run counts as stuck."""
 ROWS = 40
 """Rows of a chunk; acts are in the first ones."""
@@ -148,7 +148,7 @@ STOPPED = {
     "leave": "the model's process ended itself with code 3 on this row",
     "crash": "the model's process died with SIGSEGV on this row",
     "kill": "the model's process died with SIGKILL on this row",
-    "hang with the lock": "the model did not answer within 5 s on this row",
+    "hang with the lock": "the model did not answer within 10 s on this row",
     "close": "the model's process closed its connection to the worker on this row",
     "leave somebody": "the model's process ended itself with code 4 on this row",
 }
@@ -169,7 +169,7 @@ def stopped(actor: str, tracking_uri: str, tmp_path_factory: pytest.TempPathFact
     """The same with every way to stop the process too, once two workers have died of it."""
     place = open_place(tmp_path_factory.mktemp("stopped"), tracking_uri)
     acts = [*STOPPED, *REFUSED]
-    run = place.create(actor, acts, error_budget=0.6, batch_seconds=5.0, max_attempts=3)
+    run = place.create(actor, acts, error_budget=0.6, batch_seconds=10.0, max_attempts=3)
     place.lose_workers(run, 2)
     return place.score(run), place
 
@@ -367,7 +367,7 @@ AT_LOAD = {
     "value": "does not load on this worker: ValueError: amount must be even. Nothing was scored",
     "exit": "does not load on this worker: the model raised SystemExit: 3. Nothing was scored",
     "crash": "the model's process died with SIGSEGV while it was loaded. Nothing is published",
-    "hang": "the model did not answer within 5 s while it was loaded. Nothing is published",
+    "hang": "the model did not answer within 10 s while it was loaded. Nothing is published",
 }
 
 
@@ -380,7 +380,7 @@ def test_a_model_that_goes_wrong_at_loading_fails_the_run_and_says_how(
     model = register(
         tracking_uri, mlflow.pyfunc.log_model, bad_models.AtLoad(act), signature=AMOUNT
     )
-    run = place.create(model, [], batch_seconds=5.0, max_attempts=3)
+    run = place.create(model, [], batch_seconds=10.0, max_attempts=3)
     if act in ("crash", "hang"):
         place.lose_workers(run, 2)
 
@@ -518,14 +518,14 @@ def test_a_row_that_crashes_and_one_that_hangs_cost_two_rows_and_no_run(
     acts[7], acts[2 * ROWS + 5] = "crash", "hang"
     file = write(tmp_path / "in", acts, rows=3 * ROWS)
     place = Place(Context.open(stack, SilentBell()), tmp_path)
-    job = place.job(actor, chunk_rows=ROWS, batch_seconds=5.0, max_attempts=3)
+    job = place.job(actor, chunk_rows=ROWS, batch_seconds=10.0, max_attempts=3)
 
     run = submit(job, settings=stack).wait(timeout=WAIT)
 
     found = quarantine(run.record)
     assert {row: one["_reason"] for row, one in found.items()} == {
         7: STOPPED["crash"],
-        2 * ROWS + 5: "the model did not answer within 5 s on this row",
+        2 * ROWS + 5: "the model did not answer within 10 s on this row",
     }
     assert {one["_input_file"] for one in found.values()} == {str(file)}
     good = [row for row in range(3 * ROWS) if not acts[row]]
@@ -543,7 +543,9 @@ def test_a_model_that_leaks_costs_children_and_no_attempt(
         tracking_uri, mlflow.pyfunc.log_model, bad_models.Leaky(str(calls)), signature=AMOUNT
     )
     write(tmp_path / "in", [], rows=3 * ROWS)
-    settings = make_settings(tmp_path / "home", tracking_uri, workers=1, child_memory_mb=900)
+    settings = make_settings(
+        tmp_path / "home", tracking_uri, workers=1, child_memory_mb=900, lease_seconds=60.0
+    )
     with Stack(settings) as running:
         served = settings.model_copy(update={"broker_url": running.ensure().broker})
         place = Place(Context.open(served, SilentBell()), tmp_path)

@@ -34,7 +34,7 @@ from tests.integration.models import register
 pytestmark = pytest.mark.slow
 
 ROWS = 1_000
-WAIT = 120
+WAIT = 240
 """Seconds after which a run counts as stuck."""
 
 Score = Callable[..., pa.Table]

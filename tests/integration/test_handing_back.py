@@ -269,7 +269,7 @@ def given_back(
 
     A ``complete`` part stays: it may have been committed, and else is written over.
     """
-    assert threads_of_an_attempt() == set()
+    until(lambda: threads_of_an_attempt() == set())
     chunk = context.ledger.chunks.get(run.id, 0)
     assert (chunk.state, chunk.attempt, chunk.deaths) == ("waiting", 0, 0)
     assert bool(list(Path(str(run.staging)).iterdir())) == complete

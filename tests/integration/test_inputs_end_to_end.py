@@ -31,7 +31,7 @@ from tests.silent_bell import SilentBell
 
 pytestmark = pytest.mark.slow
 
-WAIT = 120
+WAIT = 240
 """Seconds after which a run counts as stuck."""
 AMOUNT = ModelSignature(inputs=Schema([ColSpec("double", "amount")]))
 """Takes one required number."""

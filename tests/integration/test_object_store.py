@@ -37,13 +37,15 @@ from scoring.runs.replay import replay
 from tests.conftest import make_settings
 from tests.front import Front
 from tests.integration import models
+from tests.integration.files import contents
+from tests.integration.processes import until
 from tests.integration.terminal import Terminal
 from tests.silent_bell import SilentBell
 from tests.stores import IMPATIENT, KEY_ID, SECRET, Bucket
 
 pytestmark = pytest.mark.slow
 
-WAIT = 120
+WAIT = 240
 """Seconds after which a run counts as stuck."""
 AMOUNT = ModelSignature(inputs=Schema([ColSpec("double", "amount")]))
 
@@ -124,8 +126,8 @@ def test_a_night_in_a_store_is_published_replaced_and_read(
     assert [line["stamp"] for line in manifest["inputs"]] == [
         etags[f"in/date=2024-05-01/hour={hour}/rows.parquet"] for hour in (0, 1)
     ]
-    assert bucket.keys(".nightscore/") == []
-    assert bucket.keys("scores/.nightscore/") == []
+    until(lambda: bucket.keys(".nightscore/") == [])  # cleared after the run is published
+    until(lambda: bucket.keys("scores/.nightscore/") == [])
 
     bucket.delete("in/date=2024-05-01/hour=1/rows.parquet")
     again = submit(job, date="2024-05-01", settings=stack).wait(timeout=WAIT)
@@ -134,17 +136,14 @@ def test_a_night_in_a_store_is_published_replaced_and_read(
     assert again.scores().count_rows() == 900
     with pytest.raises(RunNotInState, match=f"replaced by {again.id}"):
         run.scores()
-    left = [path for path in (stack.home / "scratch").rglob("*") if path.is_file()]
-    assert left == []
+    until(lambda: bucket.keys(".nightscore/") == [])
+    assert contents(stack.home / "scratch") == {}
     assert_nothing_planted(stack, bucket, again)
 
 
 def assert_nothing_planted(settings: Settings, bucket: Bucket, run: Run) -> None:
     """Nothing that the run wrote anywhere holds what the store was told."""
-    found: dict[str, bytes] = {key: bucket.get(key) for key in bucket.listing()}
-    for path in settings.home.rglob("*"):
-        if path.is_file():
-            found[str(path)] = path.read_bytes()
+    found = {key: bucket.get(key) for key in bucket.listing()} | contents(settings.home)
     engine = create_engine(settings.database_url)
     with engine.connect() as connection:
         for table in ("runs", "chunks", "events", "inputs"):

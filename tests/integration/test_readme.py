@@ -16,12 +16,14 @@ import pytest
 
 from scoring import Settings, latest_runs
 from scoring.job import Job
+from tests.integration.processes import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+) (\S+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_LINES = 250
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 400.0
+"""Seconds after which what somebody typed counts as stuck: the demo takes two minutes here."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def settings_in(page: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> None:
     tour = Tour(tmp_path)
     try:
@@ -76,7 +78,7 @@ def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> No
                 continue  # the demo has a test of its own, and so have the fleet's commands
             tour.follow(block)
         tour.wait_for(lambda: tour.ended() >= 4)
-        runs = {run["slot"]: run for run in tour.runs()}
+        runs = {run["slot"]: run for run in tour.runs() if run["trigger"] != "schedule"}
         assert set(runs) == {"2026-11-23", "2026-11-24", "2026-11-25", "2026-11-26"}
         assert {run["state"] for run in runs.values()} == {"published"}
         assert runs["2026-11-23"]["drift_severity"] is None
@@ -91,7 +93,7 @@ def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_demo_runs_over_an_earlier_one_and_leaves_nothing_running(tmp_path: Path) -> None:
     old = ROOT / ".scoring" / "demo" / "scores" / "date=2013-07-01" / "part-00001.parquet"
     old.parent.mkdir(parents=True, exist_ok=True)
@@ -165,8 +167,8 @@ class Tour:
         for process in self._background:
             children = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
-            _, alive = psutil.wait_procs(children, timeout=10)
+            assert process.wait(PATIENCE) == 0
+            _, alive = psutil.wait_procs(children, timeout=PATIENCE)
             assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
     def _write(self, block: Block) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import urllib.request
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -36,7 +38,7 @@ from tests.chaos.proxy import Mode, Proxy
 from tests.conftest import make_settings
 from tests.contract.ledgers import NIGHT, StoppedClock
 from tests.integration.models import linear, register
-from tests.integration.processes import running
+from tests.integration.processes import PATIENCE, running
 from tests.integration.terminal import Terminal
 from tests.receiver import Answer, receiving
 from tests.silent_bell import SilentBell
@@ -72,6 +74,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running("mlflow", command, env=env, cwd=folder, logs=folder) as process:
         process.wait_for("Running on")
         address = f"http://127.0.0.1:{port}"
+        store_is_made = f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0"
+        urllib.request.urlopen(store_is_made, timeout=PATIENCE).close()
         mlflow.MlflowClient(address).create_experiment("tests")
         yield address
 
@@ -148,7 +152,7 @@ def outage(
     settings.jobs.mkdir(parents=True)
     (settings.home / "ledger.db").write_bytes(sqlite_template.read_bytes())
     ledger = Ledger.open(settings.database_url, settings.lease_seconds)
-    name = f"outage-{request.node.name.partition('[')[0][5:60]}-{proxy.port}"
+    name = f"outage-{request.node.name.partition('[')[0][5:60]}-{uuid.uuid4().hex[:8]}"
     job = {
         "name": "nightly",
         "model": f"models:/{name}@production",

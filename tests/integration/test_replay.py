@@ -444,7 +444,7 @@ def test_a_replay_whose_finisher_is_killed_is_the_same_in_the_end(
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, home, tracking_uri, started.id, where],
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert killed.returncode == -signal.SIGKILL
 

@@ -56,7 +56,7 @@ def test_two_beats_at_once_start_one_run_for_each_slot(tmp_path: Path, tracking_
             found = runs.latest(job="nightly", limit=100)
             return found if len(found) >= len(NIGHTS) else []
 
-        follow(nightly, show=False, timeout=90)
+        follow(nightly, show=False, timeout=240)
 
     ended = runs.latest(job="nightly", limit=100)
     assert sorted(str(run.slot) for run in ended) == [f"{night}T02:30:00-04:00" for night in NIGHTS]
@@ -110,4 +110,4 @@ def another_beat(stack: Stack, settings: Settings) -> Iterator[None]:
         yield
     finally:
         beat.terminate()
-        beat.wait(20)
+        beat.wait(60)

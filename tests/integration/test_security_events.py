@@ -20,7 +20,6 @@ from scoring.api import Run, open_context
 from scoring.errors import BrokerNotConfigured, BrokerUnreachable, SubmissionRefused
 from scoring.runs import Occasion, create, create_or_record, this_caller
 from scoring.runs.context import Context
-from scoring.stack import free_port
 from tests.conftest import make_settings
 from tests.integration.in_process import created, finished, job, opened, rows, scored
 from tests.integration.terminal import Terminal
@@ -44,7 +43,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, tracking_uri: str, model: str) -> Iterator[Place]:
-    broker = f"redis://127.0.0.1:{free_port()}/0"  # nobody: what wakes is not what is tested
+    broker = "redis://127.0.0.1:1/0"  # nobody: what wakes is not what is tested
     settings = make_settings(tmp_path / "home", tracking_uri, broker_url=broker)
     with opened(settings) as context:
         yield Place(settings, context, model, rows(tmp_path / "in.parquet"), tmp_path / "out")

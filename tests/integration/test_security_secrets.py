@@ -34,8 +34,9 @@ from sqlalchemy import MetaData, create_engine, make_url, select
 from scoring import Settings, metrics, submit
 from scoring.api import open_context
 from scoring.errors import ModelUntrusted
-from scoring.stack import Stack, _broker, _celery, _mlflow, free_port
+from scoring.stack import Stack, _broker, _celery, _free_ports, _mlflow
 from tests.conftest import _database, _execute
+from tests.integration.files import contents
 from tests.integration.in_process import rows
 from tests.integration.models import register
 from tests.integration.processes import PATIENCE, ROOT, Process, running, until
@@ -113,7 +114,7 @@ class Installation:
             env=self.environment,
             cwd=ROOT,
             capture_output=True,
-            timeout=2 * PATIENCE,
+            timeout=300,
         )
         assert done.stdout.count(b"===== ") == len(commands), done.stderr
         return done.stdout + done.stderr
@@ -126,13 +127,13 @@ def installation(
     folder = tmp_path_factory.mktemp("secrets")
     ledger = f"ledger_{uuid.uuid4().hex}"
     _execute(postgres_url, f"CREATE DATABASE {ledger} TEMPLATE template_ledger")
-    ports = {name: free_port() for name in ("broker", "flower")}
+    ports = _free_ports("broker", "flower")
     home, local = folder / "home", "127.0.0.1"
     for place in (home, folder / "jobs", folder / "out"):
         place.mkdir()
     ours = ("SCORING_", "MLFLOW_", "CELERY_", "FLOWER_", "AWS_")
     inherited = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
-    hook = f"http://planted:{written('webhook')}@{local}:{free_port()}/{written('webhook')}"
+    hook = f"http://planted:{written('webhook')}@{local}:1/{written('webhook')}"
     store = {"access_key_id": "planted", "secret_access_key": SECRETS["store"]}
     address = make_url(_database(postgres_url, ledger)).set(password=SECRETS["ledger"])
     environment = inherited | {
@@ -141,7 +142,7 @@ def installation(
         "SCORING_JOBS": str(folder / "jobs"),
         "SCORING_BROKER_URL": f"redis://:{written('broker')}@{local}:{ports['broker']}/0",
         "SCORING_DATABASE_URL": address.render_as_string(hide_password=False),
-        "MLFLOW_TRACKING_URI": f"http://planted:{written('registry')}@{local}:{free_port()}",
+        "MLFLOW_TRACKING_URI": f"http://planted:{written('registry')}@{local}:1",
         "SCORING_STORAGE_OPTIONS": json.dumps({"s3://planted": store}),
         "SCORING_WEBHOOKS": f"mlops={hook}",
         "SCORING_WEBHOOK_SECRET": SECRETS["signing"],
@@ -249,7 +250,7 @@ def ran(installation: Installation, tracking_uri: str) -> Installation:
     with pytest.raises(ModelUntrusted) as refused:
         submit("pickle", settings=planning)
     installation.said.append(f"{refused.value} {refused.value!r}".encode())
-    nowhere = f"planted:{written('elsewhere')}@127.0.0.1:{free_port()}"
+    nowhere = f"planted:{written('elsewhere')}@127.0.0.1:1"
     broken = {
         "SCORING_BROKER_URL": f"redis://{nowhere}/0",
         "SCORING_DATABASE_URL": f"postgresql://{nowhere}/ledger",
@@ -274,7 +275,7 @@ def ran(installation: Installation, tracking_uri: str) -> Installation:
 
 
 def test_nothing_that_is_written_or_said_holds_a_secret(ran: Installation) -> None:
-    files = {str(path): path.read_bytes() for path in ran.folder.rglob("*") if path.is_file()}
+    files = contents(ran.folder)
     found = {name: leaks(text) for name, text in files.items()}
     found |= {f"said {number}": leaks(text) for number, text in enumerate(ran.said)}
 

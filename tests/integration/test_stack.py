@@ -20,7 +20,7 @@ from scoring.errors import ServiceDied
 from scoring.stack import SHORT_LIVES, Stack
 
 pytestmark = pytest.mark.slow
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 150.0
 
 
 def test_a_killed_service_is_started_again_at_the_same_address(settings: Settings) -> None:
@@ -29,9 +29,9 @@ def test_a_killed_service_is_started_again_at_the_same_address(settings: Setting
         broker.set("kept", "no")
 
         for _ in range(SHORT_LIVES + 2):
-            restarts = stack.services["broker"].restarts
+            killed = stack.services["broker"].process
             kill(stack, "broker")
-            wait_for(lambda before=restarts: stack.services["broker"].restarts > before)
+            wait_for(lambda before=killed: stack.services["broker"].process is not before)
             wait_for(lambda: answers(broker))
 
         assert broker.get("kept") is None
@@ -101,7 +101,7 @@ def test_nothing_outlives_the_process_that_runs_the_stack(
     services = psutil.Process(owner.pid).children(recursive=True)
 
     owner.send_signal(end)
-    owner.wait(10)
+    owner.wait(DEADLINE_SECONDS)
 
     _, alive = psutil.wait_procs(services, timeout=DEADLINE_SECONDS)
     assert [p.cmdline() for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []

@@ -169,7 +169,7 @@ def serve(site: Site, queue: str) -> None:
     """Have the other worker take messages from a queue from now on."""
     app = Celery(broker=site.settings.broker_url, set_as_current=False)
     app.conf.broker_transport_options = dict(TRANSPORT_OPTIONS)
-    answer = app.control.add_consumer(queue, reply=True, timeout=10.0)
+    answer = app.control.add_consumer(queue, reply=True, limit=1, timeout=PATIENCE)
     assert answer, "the other worker did not hear it"
 
 

@@ -166,7 +166,7 @@ def test_the_search_for_variants_refuses_it_too(
         )
     (tmp_path / "search" / REQUEST).write_text(request.to_json(), encoding="utf-8")
 
-    why = run_search(tmp_path / "search", 1, 60.0, lambda: None)
+    why = run_search(tmp_path / "search", 1, 180.0, lambda: None)
 
     assert "ModelUntrusted" in why
     assert "planted" not in request.to_json()

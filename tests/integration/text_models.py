@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import (
     BertConfig,
@@ -26,6 +27,7 @@ from transformers import (
 
 LABELS = ("bad", "fair", "good")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+VOCABULARY = 1_000
 MODEL_TOKENS = 128
 """Tokens that a small model can read."""
 
@@ -56,13 +58,27 @@ def minilm() -> SentenceTransformer:
 
 
 def tokenizer(*, lowercase: bool = True) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer of a thousand pieces."""
-    wordpiece = Tokenizer(WordPiece(unk_token="[UNK]"))
-    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """A WordPiece tokenizer of a thousand pieces, the same at every call.
+
+    The library's own trainer numbers pieces in an order that is drawn anew each time.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = Counter(
+        word
+        for text in paragraphs(200)
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    )
+    letters = Counter(letter for word in words.elements() for letter in word)
+    common = _most_common(letters, 100)
+    longer = Counter({word: count for word, count in words.items() if len(word) > 1})
+    pieces = [*SPECIAL, *common, *(f"##{letter}" for letter in common)]
+    pieces += _most_common(longer, VOCABULARY - len(pieces))
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    wordpiece = Tokenizer(WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    wordpiece.normalizer = normalizer
+    wordpiece.pre_tokenizer = splitter
     wordpiece.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=1_000, special_tokens=list(SPECIAL))
-    wordpiece.train_from_iterator(paragraphs(200), trainer)
     wordpiece.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -79,9 +95,14 @@ def tokenizer(*, lowercase: bool = True) -> PreTrainedTokenizerFast:
     )
 
 
+def _most_common(counted: Counter[str], most: int) -> list[str]:
+    """Those of the most counts; of equal ones, the first in order."""
+    return sorted(counted, key=lambda one: (-counted[one], one))[:most]
+
+
 def config(**more: Any) -> BertConfig:
     return BertConfig(
-        vocab_size=1_000,
+        vocab_size=VOCABULARY,
         hidden_size=32,
         num_hidden_layers=1,
         num_attention_heads=4,

@@ -17,7 +17,7 @@ import structlog
 from scoring.calls import LEFT_MOST
 from scoring.errors import ModelNotFound, RegistryRefused, RegistryUnreachable
 from scoring.models import Registry, Version
-from scoring.models.asking import Circuit, Patience
+from scoring.models.asking import Circuit, Patience, circuit
 from tests.loopback import dripping, refusing
 from tests.receiver import Answer, Receiver, receiving
 
@@ -29,7 +29,11 @@ NEVER = Patience(question=60.0, optional=60.0, retrying=0.2, pause=0.01, open=36
 
 @pytest.fixture(autouse=True)
 def _mlflow_tries_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What MLflow tries again by itself is slow, and not what is tested."""
+    """What MLflow tries again by itself is slow, and not what is tested.
+
+    No circuit is left over from a test whose server had the same port.
+    """
+    circuit.cache_clear()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 

@@ -234,7 +234,8 @@ def test_jensen_shannon_is_scipys(pairs):
 
     assert 0 <= found <= math.sqrt(math.log(2)) + 1e-12
     if sum(reference) and sum(current):
-        assert found**2 == pytest.approx(jensenshannon(reference, current) ** 2, abs=1e-12)
+        theirs = jensenshannon(reference, current)  # NaN: a root of what rounding made negative
+        assert found**2 == pytest.approx(np.nan_to_num(theirs) ** 2, abs=1e-12)
     else:
         assert found == 0.0
 
