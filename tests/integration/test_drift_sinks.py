@@ -7,6 +7,7 @@ import os
 import random
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from scoring import Job, Settings
 from scoring.errors import RegistryUnreachable
 from scoring.ledger import RunRecord
 from scoring.models import Registry, Version
+from scoring.models.asking import Patience
 from scoring.runs import (
     Context,
     create,
@@ -38,6 +40,8 @@ pytestmark = pytest.mark.slow
 
 VERSION = Version(model="m", name="m", version="7", source="", profile_uri=None)
 ROWS = 400
+PATIENT = Patience(optional=120.0)
+"""Nothing here depends on how soon a busy machine has written a thousand figures."""
 AWKWARD = ["a/b", "a_b", "A_B", "größe (m²)", "text[length]", "x" * 300, "x" * 299 + "y", "..", " "]
 """Names of columns that are too long, hold what MLflow refuses, or look alike to a database."""
 
@@ -109,7 +113,7 @@ def test_a_run_is_one_mlflow_run_with_its_figures_and_its_report(
 ) -> None:
     drift = document(column("distance", missing_change=-0.01), column("origin", js=0.2))
 
-    Registry(tracking_uri).log_drift(VERSION, logged.job, "flights-1", drift, page)
+    Registry(tracking_uri, PATIENT).log_drift(VERSION, logged.job, "flights-1", drift, page)
 
     (run,) = logged.runs()
     assert (run.info.run_name, run.info.status) == ("flights-1", "FINISHED")
@@ -149,7 +153,7 @@ def test_a_run_is_one_mlflow_run_with_its_figures_and_its_report(
 def test_a_run_that_is_finished_again_stays_one_mlflow_run_and_says_what_became_of_it(
     tracking_uri: str, logged: Logged, page: Path
 ) -> None:
-    registry = Registry(tracking_uri)
+    registry = Registry(tracking_uri, PATIENT)
     for _ in range(2):
         registry.log_drift(VERSION, logged.job, "flights-1", document(column("a")), page)
     released = document(column("a"), outcome="publish")
@@ -173,7 +177,7 @@ def test_the_newest_evaluation_is_what_mlflow_shows_also_where_it_is_the_lower(
     for auc, at in ((0.9, "2026-11-25T08:00:00+00:00"), (0.7, "2026-11-26T08:00:00+00:00")):
         found = {"evaluated_at": at, "metrics": [{"name": "auc", "value": auc}]}
         evaluated = document(column("a"), performance=found)
-        Registry(tracking_uri).log_drift(VERSION, logged.job, "flights-1", evaluated, page)
+        Registry(tracking_uri, PATIENT).log_drift(VERSION, logged.job, "flights-1", evaluated, page)
 
     (run,) = logged.runs()
     assert run.data.metrics["performance.auc"] == 0.7
@@ -184,7 +188,8 @@ def test_every_column_has_a_metric_of_its_own_that_keeps_its_name_from_run_to_ru
 ) -> None:
     columns = [column(name, psi=number + 1.0) for number, name in enumerate(AWKWARD)]
     columns.append(column("a/b", role="output", psi=99.0))
-    registry, shuffled = Registry(tracking_uri), random.Random(4).sample(columns, len(columns))
+    registry = Registry(tracking_uri, PATIENT)
+    shuffled = random.Random(4).sample(columns, len(columns))
 
     registry.log_drift(VERSION, logged.job, "one", document(*columns), page)
     registry.log_drift(VERSION, logged.job, "two", document(*shuffled), page)
@@ -204,7 +209,7 @@ def test_more_figures_than_mlflow_takes_at_once_are_logged_in_several_calls(
 ) -> None:
     columns = [column(f"c{number}", ks=0.1, js=0.1, wasserstein=0.1) for number in range(300)]
 
-    Registry(tracking_uri).log_drift(VERSION, logged.job, "wide", document(*columns), page)
+    Registry(tracking_uri, PATIENT).log_drift(VERSION, logged.job, "wide", document(*columns), page)
 
     (run,) = logged.runs()
     assert len(run.data.metrics) == 6 + 4 * 300
@@ -218,7 +223,7 @@ def test_a_run_that_nothing_was_measured_in_is_shown_too(
         nothing, severity="none", worst=None, psi=None, score=None, compared_with=None, slot=None
     )
 
-    Registry(tracking_uri).log_drift(VERSION, logged.job, "first", drift, page)
+    Registry(tracking_uri, PATIENT).log_drift(VERSION, logged.job, "first", drift, page)
 
     (run,) = logged.runs()
     assert run.data.metrics.keys() == {"drift.severity", "rows", "rows_quarantined", "seconds"}
@@ -241,7 +246,8 @@ def test_a_registry_that_is_not_there_is_one_error(
 def context(settings: Settings) -> Iterator[Context]:
     """An installation in which nothing happens by itself."""
     settings.home.mkdir(parents=True)
-    opened = Context.open(settings, SilentBell())
+    patient = Registry(settings.tracking_uri, PATIENT)
+    opened = replace(Context.open(settings, SilentBell()), registry=patient)
     opened.ledger.database.ready()
     yield opened
     opened.ledger.database.engine.dispose()
