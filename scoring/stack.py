@@ -48,6 +48,8 @@ MLFLOW_STORE = "MLFLOW_BACKEND_STORE_URI"
 """Where `mlflow server` finds its store if no argument says so: arguments are seen by everybody."""
 MLFLOW_JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 """Whether `mlflow server` starts eight processes for jobs of its own; a registry has none."""
+MLFLOW_SILENT = "MLFLOW_DISABLE_TELEMETRY"
+"""Whether it keeps to itself how it is used."""
 SHORT_LIFE_SECONDS = 3.0
 SHORT_LIVES = 5
 """So many lives in a row, none longer than that and none ended by SIGKILL, and a service counts as
@@ -202,6 +204,7 @@ class Stack:
         settings = self.settings
         return {
             MLFLOW_JOBS: "false",
+            MLFLOW_SILENT: "true",
             **os.environ,
             "SCORING_HOME": str(settings.home),
             "SCORING_DATABASE_URL": settings.database_url,

@@ -39,9 +39,10 @@ MANNERS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 """MLflow's own settings, unless somebody chose others: by default it is silent for minutes before
-it says that a server is not there, and loud about every file."""
+it says that a server is not there, loud about every file, and tells its makers how it is used."""
 PROFILE_TAG = "nightscore.profile"
 """Tag of a registered version: the artifact URI of its reference profile."""
 SAMPLE_TAG = "nightscore.sample"
@@ -59,6 +60,8 @@ class Registry:
     def __init__(self, uri: str, patience: Patience | None = None) -> None:
         self._uri = uri
         self._patience = patience or Patience()
+        for variable, value in MANNERS.items():  # read when it is imported, by us or an engine
+            os.environ.setdefault(variable, value)
 
     @property
     def shown(self) -> str:
@@ -280,8 +283,6 @@ class Registry:
         return self._circuit.ask(models, 4 * self._patience.question)
 
     def _client(self) -> Any:
-        for variable, value in MANNERS.items():
-            os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)

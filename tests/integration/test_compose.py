@@ -143,6 +143,7 @@ def health_command(service: Mapping[str, Any], target: str = "") -> list[str] | 
 def test_every_scoring_variable_is_a_setting() -> None:
     known = {f"SCORING_{name.upper()}" for name in Settings.model_fields}
     known |= {"MLFLOW_TRACKING_URI", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"}
+    known |= {"MLFLOW_DISABLE_TELEMETRY"}
     for name, service in OURS.items():
         given = set(service["environment"]) | set(image_environment(service["build"]["target"]))
         ours = {one for one in given if one.startswith(("SCORING_", "MLFLOW_"))}

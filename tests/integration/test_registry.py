@@ -34,6 +34,7 @@ from scoring.models.asking import Patience
 from scoring.models.cache import folder_digest
 from tests.integration import models
 from tests.integration.models import register
+from tests.integration.processes import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -293,10 +294,21 @@ print(folder, os.stat(folder / "MLmodel").st_ino)
         for _ in range(3)
     ]
 
-    seen = {process.communicate(timeout=100)[0] for process in started}
+    seen = {process.communicate(timeout=200)[0] for process in started}
 
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(seen) == 1, "a second copy replaced the first"
+
+
+def test_nobody_outside_is_told_that_mlflow_is_used(tmp_path: Path) -> None:
+    code = f"""
+from scoring.models import Registry
+assert Registry("sqlite:///{tmp_path}/mlflow.db").count() == 0
+from mlflow.telemetry.client import get_telemetry_client
+assert get_telemetry_client() is None
+"""
+    elsewhere = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}  # it is silent in tests and CI
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=elsewhere, check=True, timeout=200)
 
 
 def test_a_worker_that_is_frozen_while_it_fetches_does_not_stop_the_others_for_ever(
