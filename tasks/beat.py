@@ -7,6 +7,7 @@ for ever. Here the loop is told as well, and the exception comes again until bea
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from types import FrameType
@@ -24,6 +25,8 @@ def install(service: Any) -> None:
         stopping = Stopping(service)
         for number in (*SIGNALS, signal.SIGALRM):
             signal.signal(number, stopping)
+        # The interpreter gives the handlers up before it has ended: an alarm would kill it then.
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 
 
 class Stopping:
@@ -31,9 +34,12 @@ class Stopping:
 
     def __init__(self, service: Any) -> None:
         self._service = service
+        self._told = threading.Event()
+        self._told.set()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self._service._is_shutdown.set()  # its `stop` would write to the log, which may be at it
+        # Not `stop`, nor `set`: what is interrupted may hold the lock of the log, or of the event.
+        self._service._is_shutdown = self._told
         if self._service._is_stopped.is_set():
             return
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
