@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, and_, case, exists, func, or_, select, update
 
 from scoring.errors import LeaseLost, RunNotFound
-from scoring.ledger.database import Database
+from scoring.ledger.database import Database, in_statements
 from scoring.ledger.records import ChunkRecord, Claim, Committed
 from scoring.ledger.tables import chunks, database_now, runs
 from scoring.plan import spans_from_json
@@ -187,8 +187,7 @@ class Chunks:
         Those that are held back for ``delay`` seconds are not missed before that.
         """
         with self._database.transaction() as connection:
-            for start in range(0, len(indexes), 500):
-                some = indexes[start : start + 500]
+            for some in in_statements(indexes):
                 connection.execute(
                     update(chunks)
                     .where(chunks.c.run_id == run_id, chunks.c.number.in_(some))

@@ -7,10 +7,10 @@ that depends on a state says so in its own WHERE.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
@@ -22,12 +22,22 @@ from scoring.errors import LedgerOutdated, LedgerUnreachable
 from scoring.ledger.bounded import ANSWER_SECONDS, CONNECT_ARGS, LOCK_SECONDS, bound, unbound
 from scoring.ledger.tables import REVISION
 
+T = TypeVar("T")
+
+STATEMENT_VALUES = 500
+"""How many values one statement is given: SQLite takes only so many."""
 POOL_SECONDS = 30
 """How long a thread waits until another of its process gives a connection back."""
 UPGRADE_SECONDS = 300.0
 """How long a process waits while another one makes or changes the tables of an SQLite file."""
 UPGRADE_LOCK = 0x4E53  # "NS"
 """PostgreSQL's advisory lock that one upgrade holds at a time."""
+
+
+def in_statements(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values in pieces, each as many as one statement may be given."""
+    for start in range(0, len(values), STATEMENT_VALUES):
+        yield values[start : start + STATEMENT_VALUES]
 
 
 class Database:

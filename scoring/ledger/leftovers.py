@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, case, func, select, update
 
 from scoring.ledger import history
-from scoring.ledger.database import Database
+from scoring.ledger.database import Database, in_statements
 from scoring.ledger.records import ENDED, RunState
 from scoring.ledger.runs import locked_chunks
 from scoring.ledger.tables import chunks, database_now, runs, searches
 
 RETRYABLE: tuple[RunState, ...] = ("failed", "cancelled")
-ID_BATCH = 500
-"""Runs that one statement asks about: SQLite takes only so many values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +73,11 @@ class Leftovers:
     def owners(self, run_ids: Collection[str]) -> Mapping[str, Owner]:
         """The runs of these ids that there are."""
         found: dict[str, Owner] = {}
-        ids = list(run_ids)
         ended_ago = (database_now() - runs.c.finished_at).label("ended_ago")
         with self._database.reading() as connection:
-            for start in range(0, len(ids), ID_BATCH):
-                some = select(runs.c.id, runs.c.state, runs.c.decision, ended_ago).where(
-                    runs.c.id.in_(ids[start : start + ID_BATCH])
-                )
-                for row in connection.execute(some):
+            for ids in in_statements(list(run_ids)):
+                asked = select(runs.c.id, runs.c.state, runs.c.decision, ended_ago)
+                for row in connection.execute(asked.where(runs.c.id.in_(ids))):
                     found[row.id] = Owner(
                         run_id=row.id,
                         state=row.state,

@@ -16,13 +16,11 @@ from sqlalchemy import Connection, Select, select, update
 
 from scoring.errors import ReplayOvertaken, RunNotInState
 from scoring.ledger import history
-from scoring.ledger.database import Database
+from scoring.ledger.database import Database, in_statements
 from scoring.ledger.records import RunRecord
 from scoring.ledger.runs import Finishing, finishing_by
 from scoring.ledger.tables import database_now, runs
 
-ID_BATCH = 500
-"""Runs that one statement asks about: SQLite takes only so many values."""
 CLOCK_STEP = 0.001
 """Seconds by which a replay ends at least after the one before it, should the clock go back."""
 
@@ -54,16 +52,12 @@ class Replays:
     def by_run(self, run_ids: Collection[str]) -> Mapping[str, list[str]]:
         """Ids of the published replays of each of these runs that has any, in order."""
         found: dict[str, list[str]] = {}
-        ids = list(run_ids)
         with self._database.reading() as connection:
-            for start in range(0, len(ids), ID_BATCH):
-                some = _in_order(
-                    select(runs.c.id, runs.c.replay_of).where(
-                        runs.c.replay_of.in_(ids[start : start + ID_BATCH]),
-                        runs.c.state == "published",
-                    )
+            for ids in in_statements(list(run_ids)):
+                replays = select(runs.c.id, runs.c.replay_of).where(
+                    runs.c.replay_of.in_(ids), runs.c.state == "published"
                 )
-                for row in connection.execute(some):
+                for row in connection.execute(_in_order(replays)):
                     found.setdefault(row.replay_of, []).append(row.id)
         return found
 

@@ -26,6 +26,7 @@ from scoring.runs.clean import Cleaned
 from scoring.runs.leftover import DAY, Policy
 from tests.conftest import make_settings
 from tests.contract.ledgers import together
+from tests.integration.files import contents
 from tests.integration.terminal import Terminal
 from tests.silent_bell import SilentBell
 
@@ -125,10 +126,6 @@ def house(tmp_path: Path, tracking_uri: str, model: str) -> Iterator[House]:
     )
     yield House(context, job)
     context.ledger.database.engine.dispose()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(one): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
 
 
 def plant(path: Path, *, days: float = 0.0) -> Path:

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,9 +16,9 @@ import redis
 from scoring import Settings, address
 from scoring.errors import ServiceDied
 from scoring.stack import SHORT_LIVES, Stack
+from tests.integration.processes import PATIENCE, until
 
 pytestmark = pytest.mark.slow
-DEADLINE_SECONDS = 150.0
 
 
 def test_a_killed_service_is_started_again_at_the_same_address(settings: Settings) -> None:
@@ -31,8 +29,8 @@ def test_a_killed_service_is_started_again_at_the_same_address(settings: Setting
         for _ in range(SHORT_LIVES + 2):
             killed = stack.services["broker"].process
             kill(stack, "broker")
-            wait_for(lambda before=killed: stack.services["broker"].process is not before)
-            wait_for(lambda: answers(broker))
+            until(lambda before=killed: stack.services["broker"].process is not before)
+            until(lambda: answers(broker))
 
         assert broker.get("kept") is None
         stack.check()
@@ -52,7 +50,7 @@ def test_a_service_that_cannot_run_is_given_up_and_the_others_go_on(settings: Se
                 return True
             return False
 
-        wait_for(given_up)
+        until(given_up)
         with pytest.raises(ServiceDied, match="the embedded beat keeps dying"):
             stack.ensure()
         assert answers(broker)
@@ -75,7 +73,7 @@ def test_who_asks_while_a_stack_is_starting_is_given_that_stack(settings: Settin
     first, second = Stack(settings), Stack(settings)
     with ThreadPoolExecutor(2) as people:
         asked = [people.submit(stack.ensure) for stack in (first, second)]
-        addresses = [answer.result(timeout=DEADLINE_SECONDS) for answer in asked]
+        addresses = [answer.result(timeout=PATIENCE) for answer in asked]
     try:
         assert addresses[0] == addresses[1]
         assert first.running != second.running
@@ -95,15 +93,15 @@ def test_nothing_outlives_the_process_that_runs_the_stack(
     environment = {**os.environ, "SCORING_HOME": str(settings.home)}
     environment["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     owner = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    wait_for(lambda: address.read(settings.home) is not None)
+    until(lambda: address.read(settings.home) is not None)
     worker = Path(settings.home / "logs" / "worker.log")
-    wait_for(lambda: "ready" in worker.read_text())
+    until(lambda: "ready" in worker.read_text())
     services = psutil.Process(owner.pid).children(recursive=True)
 
     owner.send_signal(end)
-    owner.wait(DEADLINE_SECONDS)
+    owner.wait(PATIENCE)
 
-    _, alive = psutil.wait_procs(services, timeout=DEADLINE_SECONDS)
+    _, alive = psutil.wait_procs(services, timeout=PATIENCE)
     assert [p.cmdline() for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     assert address.read(settings.home) is None
 
@@ -119,10 +117,3 @@ def answers(broker: redis.Redis) -> bool:
         return bool(broker.ping())
     except redis.ConnectionError:
         return False
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
