@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from scoring.ledger import Owner
+
 Kind = Literal["parts", "frame", "variant", "download", "model"]
 DAY = 86_400.0
 UNFINISHED = "an earlier clean-up did not get to its end"
@@ -54,6 +56,13 @@ class Leftover:
             "bytes": self.bytes,
             "why": self.why,
         }
+
+
+def over_for_good(owner: Owner) -> str:
+    """Why a run will never need again what it left; empty: it may."""
+    if owner.rejected:
+        return "the run was rejected"
+    return "the run is published" if owner.state == "published" else ""
 
 
 def age(seconds: float) -> str:

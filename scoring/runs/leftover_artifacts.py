@@ -14,7 +14,7 @@ from scoring.ledger import KnownSearch
 from scoring.models.search_result import SearchResult
 from scoring.runs.context import Context
 from scoring.runs.frame import FRAME, discard_frame
-from scoring.runs.leftover import CERTAIN_SECONDS, UNFINISHED, Leftover, Policy, age
+from scoring.runs.leftover import CERTAIN_SECONDS, UNFINISHED, Leftover, Policy, age, over_for_good
 from scoring.runs.leftover_parts import RUN_ID
 from scoring.runs.search import BUILDING, KEY_LENGTH, VARIANTS_FOLDER
 
@@ -33,10 +33,8 @@ def leftover_frames(context: Context, policy: Policy, now: float) -> Iterator[Le
             idle = staging.idle_seconds(folder / FRAME, now)
             old = RUN_ID.fullmatch(folder.name) and idle >= policy.unknown_seconds
             why = f"no run of this ledger's, untouched for {age(idle)}" if old else ""
-        elif owner.rejected or owner.state == "published":
-            why = "the run was rejected" if owner.rejected else "the run is published"
         else:
-            why = ""
+            why = over_for_good(owner)
         if why:
             yield Leftover(
                 kind="frame",

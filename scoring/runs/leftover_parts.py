@@ -16,7 +16,7 @@ from scoring.data import sink, staging
 from scoring.ledger import Owner
 from scoring.runs.context import Context
 from scoring.runs.frame import FRAME
-from scoring.runs.leftover import UNFINISHED, Leftover, Policy, age
+from scoring.runs.leftover import UNFINISHED, Leftover, Policy, age, over_for_good
 from scoring.urls import is_url
 
 RUN_ID = re.compile(r".+-\d{8}T\d{6}-[0-9a-f]{6}")
@@ -60,9 +60,8 @@ class Verdict:
 def verdict(context: Context, policy: Policy, owner: Owner) -> Verdict | None:
     """Whether something of a run may go; ``None``: it needs all of it."""
     ended = owner.ended_ago or 0.0
-    if owner.rejected or owner.state == "published":
-        why = "the run was rejected" if owner.rejected else "the run is published"
-        return Verdict(why=why, final=True)
+    if over := over_for_good(owner):
+        return Verdict(why=over, final=True)
     if owner.state not in ("failed", "cancelled"):
         return None
     if policy.failed or ended >= policy.older_seconds:
