@@ -2,7 +2,8 @@
 
 Beat only rings: which slots are due is decided by whoever answers, against the ledger, so a beat
 that was down, doubled or restarted starts nothing twice and misses nothing. Job files added while
-beat runs are found by the sweep.
+beat runs are found by the sweep. A ring that the broker does not take is not tried again, for the
+rest would wait meanwhile: the next sweep finds what was due.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from celery.schedules import BaseSchedule, schedstate
 
 from schedules.cron import next_slot
 from scoring.job import Job, Schedule
-from scoring.wake import CONTROL, START_DUE, SWEEP
+from scoring.wake import CONTROL, SEND_OPTIONS, START_DUE, SWEEP
 
 STALE_SECONDS = 3600.0
 """After which nobody needs to answer a sweep's message. Long: it is compared with the clock of
@@ -61,7 +62,7 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # celery is untyped
 
 def beat_schedule(jobs: Sequence[Job], sweep_seconds: float) -> dict[str, dict[str, Any]]:
     """Celery's ``beat_schedule`` for these jobs."""
-    ring = {"queue": CONTROL, "priority": 0, "ignore_result": True}
+    ring = {"queue": CONTROL, "priority": 0, **SEND_OPTIONS}
     entries: dict[str, dict[str, Any]] = {
         "sweep": {
             "task": SWEEP,

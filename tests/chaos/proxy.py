@@ -59,6 +59,13 @@ class Proxy:
         with self._lock:
             return len(self._pairs) // 2
 
+    @property
+    def withheld(self) -> bool:
+        """Whether something was sent to the target that does not come through: it is silent."""
+        with self._lock:
+            clients = {pair.ends[0] for pair in self._pairs.values()}
+        return self.mode == "silent" and any(_has_data(client) for client in clients)
+
     def close(self) -> None:
         self._stopped.set()
         self._thread.join()
@@ -145,6 +152,12 @@ class Proxy:
                     self._pairs.pop(end, None)
             for end in pair.ends:
                 _reset(end)
+
+
+def _has_data(end: socket.socket) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(end, selectors.EVENT_READ)
+        return bool(selector.select(0) and end.recv(1, socket.MSG_PEEK))  # no bytes: it was closed
 
 
 def _reset(end: socket.socket) -> None:

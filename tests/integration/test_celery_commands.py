@@ -238,8 +238,7 @@ def test_a_beat_that_waits_for_the_broker_hears_that_it_is_to_stop(
     try:
         beat.wait_for("Sending due task sweep")
         proxy.mode = "silent"
-        sent = beat.said.count("Sending due task")
-        beat.wait_for(lambda: beat.said.count("Sending due task") > sent)
+        beat.wait_for(lambda: proxy.withheld)
 
         assert beat.end() == 0
     finally:

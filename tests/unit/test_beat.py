@@ -66,6 +66,12 @@ def test_the_sweep_comes_round_and_its_message_outlives_a_clock_that_is_minutes_
     assert entry["options"]["expires"] == 3600.0
 
 
+def test_a_ring_is_tried_once_so_that_a_silent_broker_does_not_keep_the_others_waiting() -> None:
+    entries = beat_schedule([job("flights")], sweep_seconds=30.0)
+
+    assert [entry["options"]["retry"] for entry in entries.values()] == [False, False]
+
+
 def test_no_job_whatever_its_name_takes_the_sweeps_place() -> None:
     names = ["sweep", "scoring.sweep", "start", "celery.backend_cleanup"]
 
