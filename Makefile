@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| "$(PYTHON)" -m venv --clear $(VENV)
 	@echo "Installing into $(VENV), minutes the first time:"
 	@"$(BIN)/python" $(PIP) install --no-compile --progress-bar off --constraint constraints.txt $(TORCH) --editable '.[dev]' 2>&1 | $(PROGRESS)
-	@"$(BIN)/python" -m compileall -qq -j 0 $(VENV)/lib scoring tasks schedules || true  # pip has one core
+	@"$(BIN)/python" -m compileall -qq -j 0 $(VENV)/lib alembic examples scoring schedules tasks tests || true  # pip has one core
 	@touch $@
 
 check: lint fast-tests ## Linters, types and the fast tests, under two minutes

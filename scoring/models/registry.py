@@ -16,17 +16,20 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scoring import telemetry
 from scoring.errors import ModelNotFound
 from scoring.models import drift_log
-from scoring.models.asking import Circuit, Patience, circuit
 from scoring.models.choice import Choice
+from scoring.models.patience import Patience
 from scoring.models.registry_errors import in_our_words
 from scoring.models.registry_file import check_file
 from scoring.models.search_result import SearchResult
 from scoring.models.version import Version
+
+if TYPE_CHECKING:
+    from scoring.models.asking import Circuit
 
 log = telemetry.logger(__name__)
 
@@ -324,6 +327,8 @@ class Registry:
 
     @property
     def _circuit(self) -> Circuit:
+        from scoring.models.asking import circuit  # its breaker imports all of redis
+
         return circuit(self._uri, self.shown, self._patience)
 
 

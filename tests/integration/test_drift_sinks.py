@@ -22,7 +22,7 @@ from scoring import Job, Settings
 from scoring.errors import RegistryUnreachable
 from scoring.ledger import RunRecord
 from scoring.models import Registry, Version
-from scoring.models.asking import Patience
+from scoring.models.patience import Patience
 from scoring.runs import (
     Context,
     create,

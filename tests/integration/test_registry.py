@@ -30,8 +30,8 @@ from scoring.errors import (
     SignatureMissing,
 )
 from scoring.models import ModelCache, Registry, Version, read_model
-from scoring.models.asking import Patience
 from scoring.models.cache import folder_digest
+from scoring.models.patience import Patience
 from tests.integration import models
 from tests.integration.models import register
 from tests.integration.processes import ROOT

@@ -31,7 +31,7 @@ from scoring.api import Run
 from scoring.errors import RegistryUnreachable
 from scoring.ledger import Ledger, RunRecord
 from scoring.models import ModelCache, Registry, Version
-from scoring.models.asking import Patience
+from scoring.models.patience import Patience
 from scoring.runs import Context, Occasion, create, finish_run, score_chunk
 from scoring.stack import free_port
 from tests.chaos.proxy import Mode, Proxy

@@ -17,7 +17,8 @@ import structlog
 from scoring.calls import LEFT_MOST
 from scoring.errors import ModelNotFound, RegistryRefused, RegistryUnreachable
 from scoring.models import Registry, Version
-from scoring.models.asking import Circuit, Patience, circuit
+from scoring.models.asking import Circuit, circuit
+from scoring.models.patience import Patience
 from tests.loopback import dripping, refusing
 from tests.receiver import Answer, Receiver, receiving
 
