@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 from sqlalchemy import create_engine, text
 
+from scoring.garbage import search_seldom
 from scoring.ledger import Database, Ledger
 from scoring.models.registry import artifact_location
 from scoring.settings import Settings
@@ -26,6 +27,8 @@ from tests.stores import Bucket, new_bucket, options, store_server
 
 LEASE = 60.0
 """Lease of the ledgers under test, in seconds; tests age leases instead of waiting."""
+
+search_seldom()  # the test modules import every library there is
 
 # Threads that wait do not spin: tests share the cores. Read when the first of its libraries loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

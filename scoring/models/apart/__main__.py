@@ -16,6 +16,7 @@ import threading
 import pyarrow as pa
 
 from scoring.errors import ScoringError
+from scoring.garbage import search_seldom
 from scoring.models.apart.wire import Wire, Words
 from scoring.models.engines import Engine, score
 from scoring.models.faults import ModelRaised, said
@@ -23,6 +24,7 @@ from scoring.models.loadable import Loadable
 
 
 def main(reading: str, writing: str) -> None:
+    search_seldom()
     faulthandler.enable()  # the worker's log says where in the model it crashed
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it may crash many times, and be large
     for descriptor in (int(reading), int(writing)):
