@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from tests.chaos.material import FIRST_ROWS
@@ -87,24 +88,24 @@ def _read(folder: int) -> str:
     with _all_opened(folder, parts) as files:
         rows = _rows_of(files, manifest)
     first = rows[0] // FIRST_ROWS * FIRST_ROWS
-    if rows != list(range(first, first + manifest["rows_in"])):
+    if not np.array_equal(rows, np.arange(first, first + manifest["rows_in"])):
         raise Mixture(f"{len(rows)} rows from {rows[0]} to {rows[-1]}: not one table in order")
     return str(manifest["run_id"])
 
 
-def _rows_of(files: list[Any], manifest: dict[str, Any]) -> list[int]:
-    rows: list[int] = []
+def _rows_of(files: list[Any], manifest: dict[str, Any]) -> np.ndarray:
+    """The numbers of the rows, part after part."""
+    rows = []
     for file, part in zip(files, manifest["parts"], strict=True):
         parquet = pq.ParquetFile(file)
         said = parquet.metadata.metadata or {}
         run = said.get(b"run", said.get(b"nightscore.run", b"?")).decode()
         if run != manifest["run_id"]:
             raise Mixture(f"{part['file']} is of {run}, the manifest of {manifest['run_id']}")
-        found = parquet.read(columns=["row"])["row"].to_pylist()
-        if len(found) != part["rows"]:
-            raise Mixture(f"{part['file']} has {len(found)} rows, not {part['rows']}")
-        rows.extend(found)
-    return rows
+        rows.append(parquet.read(columns=["row"])["row"].to_numpy())
+        if len(rows[-1]) != part["rows"]:
+            raise Mixture(f"{part['file']} has {len(rows[-1])} rows, not {part['rows']}")
+    return np.concatenate(rows)
 
 
 @contextmanager
