@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,9 @@ log = telemetry.logger(__name__)
 
 QUEUES = ("control", "cpu", "gpu", "celery")
 """What the embedded worker serves; ``celery`` is where other applications' messages arrive."""
+PORTS = range(20_000, 32_000)
+"""What the services' are drawn from: below those that a system gives to whoever asks for any, which
+might take one between our look and the service that binds it."""
 START_SECONDS = 90.0
 """How long a service may take until it answers, on a machine that is busy with other things."""
 SOFT_SECONDS = 10.0
@@ -301,18 +305,19 @@ def _acquired(lock: FileLock) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    return _free_ports("any")["any"]
-
-
 def _free_ports(*names: str) -> dict[str, int]:
-    """A port for each name, all different; nothing else may bind port 0 until they are in use."""
-    with ExitStack() as probes:
-        found = {name: probes.enter_context(socket.socket()) for name in names}
-        for probe in found.values():
-            probe.bind(("127.0.0.1", 0))
-        return {name: int(probe.getsockname()[1]) for name, probe in found.items()}
+    """A port for each name, all different, that nothing listens on."""
+    drawn = (port for port in random.sample(PORTS, len(PORTS)) if _is_free(port))
+    return dict(zip(names, drawn, strict=False))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _broker(port: int, home: Path) -> list[str]:

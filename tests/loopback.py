@@ -46,7 +46,9 @@ def dripping(first: bytes, drop: bytes = b"x") -> Iterator[int]:
                 thread.join()
 
 
-def refusing() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+@contextmanager
+def refusing() -> Iterator[int]:
+    """A port that nothing listens on, and that nobody else is given meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])

@@ -31,7 +31,7 @@ JOBS = Path("examples/flights")
 JOB = "flights-delay"
 LABELS = "labels.parquet"
 WEEK = (date(2013, 7, 1), date(2013, 7, 7))
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 600.0
 
 console = Console(highlight=False)
 

@@ -21,7 +21,7 @@ import redis
 
 from scoring.ledger import Database
 from scoring.processes import end_with_parent
-from scoring.stack import free_port
+from tests.ports import free_port
 from tests.postgres import start_server
 
 PATIENCE = 150.0

@@ -180,8 +180,10 @@ def test_what_lies_staged_is_found_wherever_it_lies(tmp_path: Path) -> None:
 
 
 def test_a_process_that_was_left_running_is_found(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "input()", str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as left:
+    command = [sys.executable, "-c", "print(flush=True); input()", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as left:
+        assert left.stdout is not None
+        left.stdout.readline()  # until then the kernel may not show its arguments
         assert [one.pid for one in running_below(tmp_path)] == [left.pid]
         left.communicate(b"\n")
 

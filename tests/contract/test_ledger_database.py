@@ -18,6 +18,7 @@ from scoring.ledger.tables import REVISION
 from tests.chaos.proxy import Proxy
 from tests.conftest import LEASE
 from tests.contract.ledgers import NIGHT, StoppedClock, new_run, planned, start_run, together
+from tests.loopback import refusing
 
 PATIENCE = 15.0
 """Seconds in which an answer must come, with a wide margin for a busy machine."""
@@ -35,19 +36,13 @@ def empty_postgres_url(postgres_url: str) -> str:
     return make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_postgresql_that_is_down_is_named_within_seconds_without_its_password() -> None:
-    port = closed_port()
-    ledger = Ledger.open(f"postgresql://operator:s3cret@127.0.0.1:{port}/ledger", LEASE)
-    began = time.monotonic()
+    with refusing() as port:
+        ledger = Ledger.open(f"postgresql://operator:s3cret@127.0.0.1:{port}/ledger", LEASE)
+        began = time.monotonic()
 
-    with pytest.raises(LedgerUnreachable) as unreachable:
-        ledger.chunks.claim("run", 0, "worker")
+        with pytest.raises(LedgerUnreachable) as unreachable:
+            ledger.chunks.claim("run", 0, "worker")
 
     message = str(unreachable.value)
     assert time.monotonic() - began < PATIENCE
@@ -167,7 +162,7 @@ def test_a_new_file_that_many_open_at_once_answers_them_all(tmp_path: Path) -> N
 
 
 def test_opening_a_ledger_connects_nothing(tmp_path: Path) -> None:
-    Ledger.open(f"postgresql://someone@127.0.0.1:{closed_port()}/ledger", LEASE)
+    Ledger.open("postgresql://someone@127.0.0.1:1/ledger", LEASE)
     Ledger.open(f"sqlite:///{tmp_path}/home/ledger.db", LEASE)
 
     assert not (tmp_path / "home/ledger.db").exists()

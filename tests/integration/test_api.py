@@ -28,7 +28,8 @@ from scoring.errors import (
     RunNotInState,
 )
 from scoring.runs import this_caller
-from scoring.stack import Stack, free_port
+from scoring.stack import Stack
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 ROWS = 500

@@ -30,13 +30,14 @@ from sqlalchemy import make_url
 
 from scoring import get_run, latest_runs, submit
 from scoring.settings import Settings
-from scoring.stack import _broker, free_port
+from scoring.stack import _broker
 from scoring.wake import TRANSPORT_OPTIONS, Bell
 from tasks import app as nightscore
 from tests.chaos.proxy import Proxy
 from tests.conftest import make_settings
 from tests.integration import models
 from tests.integration.processes import PATIENCE, ROOT, SCRIPTS, Process, running, start, until
+from tests.ports import free_port
 
 TASKS = {f"scoring.{name}" for name in ("score_chunk", "finish_run", "start_run", "start_due")}
 TASKS |= {"scoring.sweep"}

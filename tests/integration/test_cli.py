@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoring import Settings, get_run
-from scoring.stack import free_port
 from tests.integration.models import linear, register
 from tests.integration.processes import until
 from tests.integration.terminal import Terminal
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 ROWS = 300

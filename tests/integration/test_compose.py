@@ -40,10 +40,11 @@ from packaging.utils import canonicalize_name
 
 from scoring import submit
 from scoring.settings import Settings
-from scoring.stack import _free_ports, _valkey_binary
+from scoring.stack import _valkey_binary
 from tests.conftest import _database, _execute
 from tests.integration import models
 from tests.integration.processes import PATIENCE, ROOT, SCRIPTS, Process, start, until
+from tests.ports import free_port
 
 DAY = "2013-07-01"
 ROWS = 400
@@ -404,7 +405,7 @@ def plain(
     for target in ("srv/nightscore/jobs", "data", "artifacts", "var/lib/nightscore"):
         (root / target).mkdir(parents=True)
     (root / "var/lib/mlflow").mkdir()
-    ports = _free_ports("6379", "5000", "5555", "9808")
+    ports = {name: free_port() for name in ("6379", "5000", "5555", "9808")}
     plain = Plain(root, site, postgres_url, ports)
     _execute(postgres_url, "CREATE DATABASE nightscore")
     start_up = ROOT / next(iter(k for k in mounts(SERVICES["postgres"]).values() if "sql" in k))

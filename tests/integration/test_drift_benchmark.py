@@ -60,7 +60,7 @@ def test_the_benchmark_measures_what_drift_costs_and_judges_each_figure(home: Pa
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stderr

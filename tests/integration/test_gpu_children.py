@@ -30,10 +30,11 @@ from mlflow.types import ColSpec, Schema
 from scoring import submit
 from scoring.devices import gpus
 from scoring.settings import Settings, cores
-from scoring.stack import _broker, free_port
+from scoring.stack import _broker
 from tests.conftest import make_settings
 from tests.integration import models
 from tests.integration.processes import ROOT, SCRIPTS, Process, running, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -65,7 +65,9 @@ def bell() -> CountingBell:
 
 @pytest.fixture
 def context(tmp_path: Path, tracking_uri: str, bell: CountingBell) -> Iterator[Context]:
-    settings = make_settings(tmp_path / "home", tracking_uri, sweep_seconds=3_600.0)
+    settings = make_settings(
+        tmp_path / "home", tracking_uri, sweep_seconds=3_600.0, lease_seconds=60.0
+    )
     settings.home.mkdir()
     opened = Context.open(settings, bell)
     opened.ledger.database.ready()

@@ -19,16 +19,19 @@ from scoring import Job, Settings, get_run
 from scoring.api import Run, open_context
 from scoring.data.publish import STAGING, discard
 from scoring.errors import BrokerNotConfigured, RunFailed, RunNotInState
+from scoring.models import Registry
+from scoring.models.patience import Patience
 from scoring.runs import Occasion, create, finish_run, score_chunk
 from scoring.runs.context import Context
 from scoring.runs.sweep import sweep
-from scoring.stack import _broker, free_port
+from scoring.stack import _broker
 from scoring.wake import CONTROL
 from tests.conftest import make_settings
 from tests.contract.ledgers import age_leases, finishing_run, new_delivery
 from tests.integration import models
 from tests.integration.processes import running
 from tests.integration.terminal import Terminal
+from tests.ports import free_port
 from tests.silent_bell import SilentBell
 
 WHY = "half of the airports are missing"
@@ -222,7 +225,8 @@ def test_a_run_with_one_attempt_is_published_when_released_and_its_drift_is_told
 ) -> None:
     settings = make_settings(tmp_path / "home", tracking_uri)
     settings.home.mkdir()
-    context = Context.open(settings, SilentBell())
+    patient = Registry(tracking_uri, Patience(optional=120.0))  # that it was slow is an event too
+    context = replace(Context.open(settings, SilentBell()), registry=patient)
     context.ledger.database.ready()
     job = Job(
         name="released",

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+) (\S+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_LINES = 250
-DEADLINE_SECONDS = 400.0
+DEADLINE_SECONDS = 800.0
 """Seconds after which what somebody typed counts as stuck: the demo takes two minutes here."""
 
 
@@ -69,7 +69,7 @@ def settings_in(page: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_800)
 def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> None:
     tour = Tour(tmp_path)
     try:
@@ -93,7 +93,7 @@ def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_800)
 def test_the_demo_runs_over_an_earlier_one_and_leaves_nothing_running(tmp_path: Path) -> None:
     old = ROOT / ".scoring" / "demo" / "scores" / "date=2013-07-01" / "part-00001.parquet"
     old.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +155,7 @@ class Tour:
     def ended(self) -> int:
         """Runs that have; 0 while another goes on."""
         runs = latest_runs(settings=Settings(home=self.folder / ".scoring"))
+        runs = [run for run in runs if run.record.trigger != "schedule"]  # it may be due just now
         return len(runs) if all(run.record.finished_at for run in runs) else 0
 
     def wait_for(self, condition: object) -> None:

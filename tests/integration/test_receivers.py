@@ -28,7 +28,7 @@ from scoring.runs.context import Context
 from scoring.runs.deliveries import compose, deliver_due
 from scoring.runs.sweep import sweep
 from scoring.settings import Settings
-from scoring.stack import _broker, free_port
+from scoring.stack import _broker
 from scoring.wake import Bell
 from tests.conftest import make_settings
 from tests.contract.ledgers import (
@@ -39,6 +39,8 @@ from tests.contract.ledgers import (
     together,
 )
 from tests.integration.processes import SCRIPTS, running
+from tests.loopback import refusing
+from tests.ports import free_port
 from tests.receiver import TOKEN, Answer, receiving
 
 DAY = 24 * 3600.0
@@ -339,8 +341,12 @@ def test_what_kills_every_deliverer_ends_without_being_told(context: Context) ->
 
 
 def test_the_address_and_the_secret_are_in_no_table_and_no_log(context: Context) -> None:
-    with structlog.testing.capture_logs() as lines, receiving(Answer(status=500)) as receiver:
-        for address in (receiver.address, f"http://127.0.0.1:{free_port()}/{TOKEN}"):
+    with (
+        structlog.testing.capture_logs() as lines,
+        receiving(Answer(status=500)) as receiver,
+        refusing() as port,
+    ):
+        for address in (receiver.address, f"http://127.0.0.1:{port}/{TOKEN}"):
             ended(context, BY_WEBHOOK)
             deliver_due(knowing(context, mlops=address))
 

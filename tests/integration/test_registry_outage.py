@@ -33,13 +33,13 @@ from scoring.ledger import Ledger, RunRecord
 from scoring.models import ModelCache, Registry, Version
 from scoring.models.patience import Patience
 from scoring.runs import Context, Occasion, create, finish_run, score_chunk
-from scoring.stack import free_port
 from tests.chaos.proxy import Mode, Proxy
 from tests.conftest import make_settings
 from tests.contract.ledgers import NIGHT, StoppedClock
 from tests.integration.models import linear, register
 from tests.integration.processes import PATIENCE, running
 from tests.integration.terminal import Terminal
+from tests.ports import free_port
 from tests.receiver import Answer, receiving
 from tests.silent_bell import SilentBell
 
@@ -170,8 +170,9 @@ def outage(
 
 @pytest.fixture(autouse=True)
 def _mlflow_tries_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What MLflow tries again by itself is slow, and not what is tested."""
+    """What MLflow tries again by itself is slow, and not what is tested; nor are its 10 s."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "150")
 
 
 def scored(context: Context, job: Job) -> RunRecord:

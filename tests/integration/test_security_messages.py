@@ -20,11 +20,12 @@ import redis
 from kombu.serialization import dumps, loads
 from pydantic import BaseModel
 
-from scoring.stack import _broker, free_port
+from scoring.stack import _broker
 from scoring.wake import START_RUN
 from tasks.app import app
 from tasks.messages import ARGUMENTS, MOST_BYTES
 from tests.integration.processes import ROOT, SCRIPTS, Process, running, start
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 REFUSED = "message_refused"

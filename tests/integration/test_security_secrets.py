@@ -34,12 +34,13 @@ from sqlalchemy import MetaData, create_engine, make_url, select
 from scoring import Settings, metrics, submit
 from scoring.api import open_context
 from scoring.errors import ModelUntrusted
-from scoring.stack import Stack, _broker, _celery, _free_ports, _mlflow
+from scoring.stack import Stack, _broker, _celery, _mlflow
 from tests.conftest import _database, _execute
 from tests.integration.files import contents
 from tests.integration.in_process import rows
 from tests.integration.models import register
 from tests.integration.processes import PATIENCE, ROOT, Process, running, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 NAMES = (
@@ -127,7 +128,7 @@ def installation(
     folder = tmp_path_factory.mktemp("secrets")
     ledger = f"ledger_{uuid.uuid4().hex}"
     _execute(postgres_url, f"CREATE DATABASE {ledger} TEMPLATE template_ledger")
-    ports = _free_ports("broker", "flower")
+    ports = {name: free_port() for name in ("broker", "flower")}
     home, local = folder / "home", "127.0.0.1"
     for place in (home, folder / "jobs", folder / "out"):
         place.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,22 @@ import psutil
 import pytest
 import redis
 
-from scoring import Settings, address
+from scoring import Settings, address, stack
 from scoring.errors import ServiceDied
 from scoring.stack import SHORT_LIVES, Stack
 from tests.integration.processes import PATIENCE, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
+
+
+def test_a_service_is_given_a_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, free = free_port(), free_port()
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", taken))
+        monkeypatch.setattr(stack, "PORTS", [taken, free])
+
+        assert stack._free_ports("broker") == {"broker": free}
 
 
 def test_a_killed_service_is_started_again_at_the_same_address(settings: Settings) -> None:

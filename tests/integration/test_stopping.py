@@ -28,12 +28,13 @@ from scoring.api import Run, open_context
 from scoring.errors import RunNotInState
 from scoring.models.batch import NETWORK_ROWS
 from scoring.runs import this_user
-from scoring.stack import _broker, free_port
+from scoring.stack import _broker
 from scoring.wake import CONTROL, TRANSPORT_OPTIONS
 from tests.conftest import make_settings
 from tests.contract.ledgers import finishing_run
 from tests.integration import models
 from tests.integration.processes import PATIENCE, ROOT, SCRIPTS, Process, running, start, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -182,22 +182,25 @@ def test_a_registry_that_drips_its_answer_is_left_after_a_while() -> None:
 
 
 def test_a_registry_that_refuses_connections_is_named() -> None:
-    reason = unreachable(Registry(f"http://127.0.0.1:{refusing()}", NEVER))
+    with refusing() as port:
+        reason = unreachable(Registry(f"http://127.0.0.1:{port}", NEVER))
 
     assert reason == "[Errno 111] Connection refused"
 
 
 def test_calls_that_never_come_back_do_not_pile_up() -> None:
     circuit = Circuit("r", replace(NEVER, retrying=0.0, failures=10**6))
-    asked, over = [], threading.Event()
+    asked, begun, over = [], threading.Semaphore(0), threading.Event()
 
     def hangs() -> None:
         asked.append(threading.current_thread())
+        begun.release()
         over.wait(60)
 
-    for _ in range(LEFT_MOST + 3):
+    for number in range(LEFT_MOST + 3):
         with pytest.raises(RegistryUnreachable):
             circuit.ask(hangs, 0.01)
+        assert number >= LEFT_MOST or begun.acquire(timeout=60)
     over.set()
     for thread in asked:
         thread.join()

@@ -51,7 +51,8 @@ def test_a_broker_that_never_finishes_its_answer_is_left_after_a_while() -> None
 
 
 def test_a_broker_that_is_gone_is_said_at_once() -> None:
-    assert "refused" in ring(refusing())
+    with refusing() as port:
+        assert "refused" in ring(port)
 
 
 def test_rings_that_never_come_back_do_not_pile_up() -> None:
@@ -110,8 +111,8 @@ def test_a_store_that_never_finishes_its_answer_is_left_after_a_while(first: byt
 
 
 def test_a_store_that_is_gone_is_said() -> None:
-    with pytest.raises(StoreUnreachable, match="no connection"):
-        store(refusing()).head("s3://bucket/one")
+    with refusing() as port, pytest.raises(StoreUnreachable, match="no connection"):
+        store(port).head("s3://bucket/one")
 
 
 # Locks

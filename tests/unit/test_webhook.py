@@ -24,6 +24,7 @@ from scoring.runs.webhook import (
     post,
     signature,
 )
+from tests.loopback import refusing
 from tests.receiver import TOKEN, Answer, Receiver, receiving
 
 NOW = 1_795_401_000.0
@@ -243,10 +244,8 @@ def test_what_fails_shows_neither_the_address_nor_the_secret_in_errors_and_logs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{probe.getsockname()[1]}/{TOKEN}"
-    with receiving() as receiver:
+    with refusing() as port, receiving() as receiver:
+        closed = f"http://127.0.0.1:{port}/{TOKEN}"
         not_encrypted = receiver.address.replace("http://", "https://")
         addresses = [closed, not_encrypted, f"http://[{TOKEN}"]
         outcomes = [
